@@ -1,0 +1,1 @@
+"""Living floor, the engine: does the work, yields events, never prints, never exits."""

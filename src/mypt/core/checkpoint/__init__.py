@@ -1,0 +1,1 @@
+"""Weights and state <-> directory. `store` and `header` need no torch; `tensors` and `legacy` do."""

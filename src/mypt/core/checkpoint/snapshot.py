@@ -1,0 +1,83 @@
+"""One saved state as a whole: the writing and opening that training, generation and conversion share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mypt.core.checkpoint.store import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    TOKENIZER_FILE,
+    WEIGHT_FILES,
+    ModelDirectory,
+    State,
+    model_names,
+)
+from mypt.core.checkpoint.tensors import load_weights, save_optimizer, save_weights
+from mypt.core.model.gpt import GPT
+from mypt.errors import CheckpointError
+from mypt.records.checkpoint import TrainingState
+from mypt.records.model import ModelConfig
+from mypt.records.tokenizer import TokenizerSpec
+
+
+def parameter_names(model: nn.Module) -> dict[Tensor, str]:
+    """Each parameter's name, by the parameter itself."""
+    return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def write_snapshot(
+    directory: Path,
+    config: ModelConfig,
+    tokenizer: TokenizerSpec,
+    state: TrainingState,
+    model: nn.Module,
+    optimizer: Optimizer | None,
+) -> None:
+    """Put one complete state into an empty directory (all but the manifest)."""
+    config.write(directory / CONFIG_FILE)
+    tokenizer.write(directory / TOKENIZER_FILE)
+    state.write(directory / STATE_FILE)
+    save_weights(model, directory / MODEL_FILE)
+    if optimizer is not None and optimizer.state:
+        save_optimizer(optimizer, parameter_names(model), directory / OPTIMIZER_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state opened for reading: its facts, and the weights on demand."""
+
+    state: State
+    config: ModelConfig
+    tokenizer: TokenizerSpec
+    training: TrainingState
+
+    def load(self, device: torch.device) -> GPT:
+        """Build the model with these weights."""
+        return load_weights(self.config, self.state.path / MODEL_FILE, device)
+
+
+def open_snapshot(directory: ModelDirectory, warn: Callable[[str], None]) -> Snapshot:
+    """Open the newest state whose weights verify, for reading.
+
+    Raises:
+        CheckpointError: when there is no such model or no whole state.
+    """
+    state = directory.newest(WEIGHT_FILES, warn, quarantine=False)
+    if state is None:
+        raise no_such_model(directory)
+    return Snapshot(state, state.config(), state.tokenizer(), state.training())
+
+
+def no_such_model(directory: ModelDirectory) -> CheckpointError:
+    """The error for a name without any state, naming the models that are there."""
+    root = directory.path.parent
+    others = model_names(root)
+    hint = f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
+    return CheckpointError(f"{directory.path}: no model of this name", hint=hint)

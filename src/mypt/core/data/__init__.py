@@ -1,0 +1,1 @@
+"""Ids -> shards -> batches. Knows positions and seeds; knows neither model nor torch."""

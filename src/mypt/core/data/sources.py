@@ -1,0 +1,171 @@
+"""Text files -> pieces of text, in bounded memory and strict UTF-8.
+
+Comes in: files, folders, globs. Goes out: pieces that tokenize exactly as the whole file would.
+"""
+
+import codecs
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mypt.errors import DataError
+from mypt.records.dataset import Split
+
+Errors = Literal["strict", "replace"]
+
+_READ_BYTES = 2**20
+_HARD_CUT_CHARS = 2**23
+_UTF8_LONGEST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A byte range of one file that belongs to one split."""
+
+    path: Path
+    start: int
+    end: int
+    split: Split
+    ends_document: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the range."""
+        return self.end - self.start
+
+
+def find_files(patterns: Sequence[str]) -> list[Path]:
+    """Resolve files, folders (their .txt files, at any depth) and globs, sorted within each.
+
+    Raises:
+        DataError: for a pattern that gives no readable file.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        for path in _expand(pattern):
+            found.setdefault(path)
+    return list(found)
+
+
+def split_by_position(paths: Sequence[Path], val_fraction: float) -> list[Part]:
+    """Hold out the end of the text: the last `val_fraction` of all bytes, in file order.
+
+    The border moves forward to the next whole UTF-8 character.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    border = sum(sizes) - int(sum(sizes) * val_fraction)
+    parts: list[Part] = []
+    before = 0
+    for path, size in zip(paths, sizes, strict=True):
+        cut = min(max(border - before, 0), size)
+        cut = _next_character(path, cut, size)
+        if cut:
+            parts.append(Part(path, 0, cut, "train", ends_document=cut == size))
+        if cut < size:
+            parts.append(Part(path, cut, size, "val", ends_document=True))
+        before += size
+    return parts
+
+
+def read_pieces(part: Part, errors: Errors = "strict") -> Iterator[str]:
+    """Read a part as text, piece by piece; joined, the pieces are the part.
+
+    Pieces end where GPT-2's pre-tokenizer always ends a word (before a space or newline that
+    follows a visible character), so encoding them one by one equals encoding the whole. Only a
+    run of 8 million characters without such a place is cut elsewhere.
+
+    Raises:
+        DataError: naming file and byte offset, when the bytes are not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    pending = ""
+    for position, chunk in _read_chunks(part):
+        try:
+            pending += decoder.decode(chunk, final=position == part.end)
+        except UnicodeDecodeError as problem:
+            raise _encoding_error(part, position - len(problem.object) + problem.start, problem) from None
+        cut = _safe_cut(pending)
+        if cut:
+            yield pending[:cut]
+            pending = pending[cut:]
+    if pending:
+        yield pending
+
+
+def _expand(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+        if not files:
+            message = f"{pattern}: no .txt file in this folder"
+            raise DataError(message, hint=f"Name other files by a glob: '{pattern.rstrip('/')}/**/*.md'")
+        return files
+    if path.is_file():
+        return [path]
+    if path.exists():
+        message = f"{pattern}: not a regular file"
+        raise DataError(message)
+    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute globs too
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        message = f"{pattern}: no such file"
+        raise DataError(message, hint="Check the path; globs such as 'data/**/*.txt' work too.")
+    return files
+
+
+def _next_character(path: Path, offset: int, size: int) -> int:
+    """Move an offset forward past UTF-8 continuation bytes."""
+    if not 0 < offset < size:
+        return offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        following = file.read(_UTF8_LONGEST)
+    for skipped, byte in enumerate(following):
+        if byte & 0xC0 != 0x80:  # noqa: PLR2004 - continuation bytes are 0b10xxxxxx
+            return offset + skipped
+    return offset
+
+
+def _read_chunks(part: Part) -> Iterator[tuple[int, bytes]]:
+    """Yield (position after the chunk, chunk)."""
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.start)
+            position = part.start
+            while position < part.end:
+                chunk = file.read(min(_READ_BYTES, part.end - position))
+                if not chunk:
+                    message = f"{part.path}: became shorter while it was read"
+                    raise DataError(message)
+                position += len(chunk)
+                yield position, chunk
+    except OSError as problem:
+        message = f"{part.path}: cannot read it ({problem.strerror or problem})"
+        raise DataError(message) from None
+
+
+def _safe_cut(text: str) -> int:
+    """The last index whose character is a space or newline after a visible character; 0 if none."""
+    end = len(text)
+    while end > 0:
+        cut = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
+        if cut <= 0:
+            break
+        if not text[cut - 1].isspace():
+            return cut
+        end = cut
+    return len(text) if len(text) > _HARD_CUT_CHARS else 0
+
+
+def _encoding_error(part: Part, offset: int, problem: UnicodeDecodeError) -> DataError:
+    with part.path.open("rb") as file:
+        start = file.read(2)
+    byte = problem.object[problem.start]
+    message = f"{part.path}: not valid UTF-8 at byte {offset:,} (0x{byte:02x})"
+    if start in {b"\xff\xfe", b"\xfe\xff"}:
+        return DataError(f"{message}; it looks like UTF-16", hint=f"Convert it: iconv -f UTF-16 -t UTF-8 {part.path}")
+    return DataError(
+        message, hint="Convert the file to UTF-8, or go on with U+FFFD in its place: --encoding-errors replace"
+    )

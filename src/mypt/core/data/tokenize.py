@@ -1,0 +1,77 @@
+"""Parts of text files -> chunks of ids with document ends. Shared by memory and shards."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mypt.core.data.sources import Errors, Part, read_pieces
+from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
+from mypt.core.tokens.char import char_spec_of
+from mypt.errors import DataError
+from mypt.events import TextRead
+from mypt.records.dataset import Split
+from mypt.records.run import Tokenization
+from mypt.records.tokenizer import ByteSpec, Gpt2Spec, TokenizerSpec
+
+_PROGRESS_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some ids of one split; `ends_document` when a document ends with them."""
+
+    split: Split
+    ids: Ids
+    ends_document: bool
+
+
+def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: Errors) -> TokenizerSpec:
+    """The tokenizer a new model or dataset gets; `char` reads the whole text for its vocabulary.
+
+    Raises:
+        DataError: when there is no text to take characters from.
+    """
+    if tokenization == "gpt2":
+        return Gpt2Spec()
+    if tokenization == "byte":
+        return ByteSpec()
+    if not any(part.size_bytes for part in parts):
+        message = "the text is empty: no characters to make a vocabulary of"
+        raise DataError(message)
+    return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))
+
+
+def tokenize(parts: Sequence[Part], tokenizer: Tokenizer, errors: Errors) -> Iterator[Chunk | TextRead]:
+    """Encode parts in order, with end-of-text after every document, telling progress now and then.
+
+    Raises:
+        DataError: for bytes that are not UTF-8 and characters the tokenizer does not know.
+    """
+    started_s = told_s = time.monotonic()
+    total_bytes = sum(part.size_bytes for part in parts)
+    done_bytes = tokens = 0
+    for part in parts:
+        for piece in read_pieces(part, errors):
+            ids = _encode(tokenizer, piece, part)
+            done_bytes += len(piece.encode("utf-8"))
+            tokens += ids.size
+            yield Chunk(part.split, ids, ends_document=False)
+            now_s = time.monotonic()
+            if now_s - told_s >= _PROGRESS_S:
+                told_s = now_s
+                yield TextRead(min(done_bytes, total_bytes), total_bytes, tokens, now_s - started_s)
+        if part.ends_document:
+            end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+            tokens += len(end)
+            yield Chunk(part.split, np.array(end, dtype=id_dtype(tokenizer.vocab_size)), ends_document=True)
+    yield TextRead(total_bytes, total_bytes, tokens, time.monotonic() - started_s)
+
+
+def _encode(tokenizer: Tokenizer, piece: str, part: Part) -> Ids:
+    try:
+        return tokenizer.encode(piece)
+    except DataError as problem:
+        message = f"{part.path}: {problem.message}"
+        raise DataError(message, hint="The model keeps the tokenizer it was made with; train a new one.") from None

@@ -1,0 +1,103 @@
+"""Where the work happens: device, precision, threads, rank and world size as one frozen value."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from mypt.errors import UsageError
+
+Kind = Literal["cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The facts of one process. Decided once, passed along, never global."""
+
+    kind: Kind
+    index: int | None
+    precision: Literal["fp32", "bf16"]
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def torch(self) -> torch.device:
+        """The same device for torch."""
+        return torch.device(self.kind, self.index) if self.index is not None else torch.device(self.kind)
+
+    @property
+    def label(self) -> str:
+        """Human name: 'cpu (2 threads)', 'cuda: NVIDIA H200'."""
+        if self.kind == "cuda":
+            return f"cuda: {torch.cuda.get_device_name(self.torch)}"
+        return f"cpu ({torch.get_num_threads()} threads)" if self.kind == "cpu" else self.kind
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run matrix products in bf16 where the precision says so; weights stay fp32."""
+        with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+    def synchronize(self) -> None:
+        """Wait for queued work, so that a clock read after it is true."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize(self.torch)
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+
+def choose_device(name: str = "auto", precision: str = "auto") -> Device:
+    """Decide device and precision.
+
+    Args:
+        name: 'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        precision: 'auto' is bf16 on CUDA devices that have it, else fp32.
+
+    Raises:
+        UsageError: for a device this machine does not have.
+    """
+    kind, index = _parse(name)
+    has_bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        precision = "bf16" if has_bf16 else "fp32"
+    if precision == "bf16" and kind != "cpu" and not has_bf16:
+        message = f"precision bf16: {name} does not have it"
+        raise UsageError(message, hint="Use --precision fp32.")
+    return Device(
+        kind,
+        index,
+        "bf16" if precision == "bf16" else "fp32",
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def make_deterministic() -> None:
+    """Ask for kernels that give the same bits every time. Call before the first CUDA work."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also fill every fresh tensor with NaN, to expose reads of unset memory: pure cost.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def _parse(name: str) -> tuple[Kind, int | None]:
+    wanted, _, number = name.partition(":")
+    if wanted == "auto" and not number:
+        if torch.cuda.is_available():
+            return "cuda", None
+        return ("mps", None) if torch.backends.mps.is_available() else ("cpu", None)
+    if wanted == "cpu" and not number:
+        return "cpu", None
+    if wanted == "mps" and not number and torch.backends.mps.is_available():
+        return "mps", None
+    if wanted == "cuda" and (not number or number.isdecimal()):
+        index = int(number) if number else None
+        if (index or 0) < torch.cuda.device_count():
+            return "cuda", index
+    present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    present += ["mps"] if torch.backends.mps.is_available() else []
+    message = f"device {name}: this machine does not have it"
+    raise UsageError(message, hint=f"Here: auto, {', '.join(present)}")

@@ -1,0 +1,1 @@
+"""Model and fixed windows -> loss and bits per byte."""

@@ -1,0 +1,1 @@
+"""Logits -> id -> text stream."""

@@ -1,0 +1,54 @@
+"""A trained model ready to write: what `mypt.load` gives and `mypt generate` uses."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.device import Device, choose_device
+from mypt.core.generate.stream import generate
+from mypt.core.model.gpt import GPT
+from mypt.core.tokens.base import Tokenizer
+from mypt.core.tokens.build import build_tokenizer
+from mypt.events import Event, Generated
+from mypt.records.sampling import SamplingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """Weights on a device, the tokenizer beside them."""
+
+    snapshot: Snapshot
+    model: GPT
+    tokenizer: Tokenizer
+    device: Device
+
+    def stream(self, prompt: str, config: SamplingConfig) -> Iterator[Event]:
+        """Continue a prompt, event by event."""
+        return generate(self.model, self.tokenizer, prompt, config, self.device)
+
+    def generate(self, prompt: str = "", **settings: object) -> str:
+        """Continue a prompt and give the new text of the first sample.
+
+        Args:
+            prompt: what to continue.
+            settings: fields of SamplingConfig, such as max_new_tokens=50, temperature=0.
+
+        Raises:
+            UsageError: for settings that do not exist or are out of range.
+        """
+        config = SamplingConfig.parse(settings, where="generate")
+        return next(event.text for event in self.stream(prompt, config) if isinstance(event, Generated))
+
+
+def load_model(directory: ModelDirectory, device_name: str, warn: Callable[[str], None]) -> LoadedModel:
+    """Load the newest whole state of a model.
+
+    Raises:
+        CheckpointError: when there is none.
+        UsageError: for a device this machine does not have.
+    """
+    device = choose_device(device_name, "fp32")
+    snapshot = open_snapshot(directory, warn)
+    model = snapshot.load(device.torch).eval()
+    return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), device)

@@ -1,0 +1,134 @@
+"""Prompt -> token events: the model, its cache and the sampler at work."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mypt.core.device import Device
+from mypt.core.generate.sampler import sample
+from mypt.core.generate.text import TextStream
+from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.gpt import GPT
+from mypt.core.seeds import mix
+from mypt.core.tokens.base import Tokenizer
+from mypt.errors import DataError
+from mypt.events import Event, Generated, Token, Warned
+from mypt.records.sampling import SamplingConfig
+
+
+def generate(model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, device: Device) -> Iterator[Event]:
+    """Continue a prompt, num_samples times, telling each piece of text as it becomes certain.
+
+    Past the window, learned positions end: then the newest half of the window is read anew and
+    generation goes on (mypt-v1 keeps the newest block_size tokens instead, as the original did).
+
+    Raises:
+        DataError: when the prompt has characters the tokenizer does not know.
+    """
+    started_s = time.monotonic()
+    prompt_ids = encode_prompt(tokenizer, config.prompt_for(prompt), config)
+    block_size = model.config.block_size
+    if len(prompt_ids) > block_size:
+        yield Warned(f"the prompt has {len(prompt_ids)} tokens; only the last {block_size} fit the model's window")
+    model.eval()
+    for number in range(config.num_samples):
+        # Each sample has its own seed, so sample n is the same however many are drawn.
+        generator = torch.Generator().manual_seed(mix(config.seed, number))
+        yield from _generate_one(model, tokenizer, prompt_ids, config, device, generator, (number, prompt, started_s))
+        started_s = time.monotonic()
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> list[int]:
+    """The ids the model starts from; an empty prompt is end-of-text, or a line break.
+
+    Raises:
+        DataError: for unknown characters, unless they are to be skipped.
+    """
+    try:
+        ids = (tokenizer.encode_known if config.unknown == "skip" else tokenizer.encode)(text).tolist()
+    except UnicodeEncodeError:
+        message = "the prompt is not valid Unicode text"
+        raise DataError(message) from None
+    if ids:
+        return ids
+    if tokenizer.end_of_text_id is not None:
+        return [tokenizer.end_of_text_id]
+    return tokenizer.encode_known("\n").tolist() or [0]
+
+
+def _generate_one(  # noqa: PLR0913 - one sample needs all of them
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt_ids: list[int],
+    config: SamplingConfig,
+    device: Device,
+    generator: torch.Generator,
+    label: tuple[int, str, float],
+) -> Iterator[Event]:
+    number, prompt, started_s = label
+    decoder = Decoder(model, device)
+    stream = TextStream(config.stops)
+    context, new_ids, text = list(prompt_ids), [], ""
+    stopped_by = "length"
+    first_token_s = 0.0
+    while len(new_ids) < config.max_new_tokens:
+        # Padded rows of the embedding are no tokens: only real ids take part.
+        logits_V = decoder.next_logits(context)[: tokenizer.vocab_size]
+        token_id = sample(logits_V, config, generator)
+        first_token_s = first_token_s or time.monotonic() - started_s
+        if token_id == tokenizer.end_of_text_id:
+            stopped_by = "end of text"
+            break
+        context.append(token_id)
+        new_ids.append(token_id)
+        piece = stream.feed(tokenizer.decode_bytes(token_id))
+        text += piece
+        yield Token(number, token_id, piece)
+        if stream.stopped_by is not None:
+            stopped_by = "stop text"
+            break
+    rest = stream.finish()
+    if rest:
+        yield Token(number, None, rest)
+    after_first_s = time.monotonic() - started_s - first_token_s
+    yield Generated(
+        sample=number,
+        prompt=prompt,
+        text=text + rest,
+        token_ids=tuple(new_ids),
+        stopped_by=stopped_by,
+        first_token_s=first_token_s,
+        tokens_per_s=max(len(new_ids) - 1, 0) / after_first_s if after_first_s > 0 else 0.0,
+    )
+
+
+class Decoder:
+    """Logits for a growing context, reading each token once while it fits the window."""
+
+    def __init__(self, model: GPT, device: Device) -> None:
+        self._model = model
+        self._device = device
+        self._window = model.config.block_size
+        self._kept = self._window if model.config.traits.slides_by_one else max(1, self._window // 2)
+        with torch.inference_mode():
+            self._cache = KeyValueCache(model.config, 1, device.torch, torch.float32)
+        self._start = 0
+        """Index in the context of the first token in the cache."""
+
+    @torch.inference_mode()
+    def next_logits(self, context: list[int]) -> Tensor:
+        """Logits of the token after `context`, shape (V,). `context` only ever grows.
+
+        The window is refilled from the newest `kept` tokens once it is full.
+        """
+        if self._cache.length == 0:
+            self._start = max(0, len(context) - self._window)
+        elif len(context) - self._start > self._window:
+            self._start = len(context) - self._kept
+            self._cache.clear()
+        unread = context[self._start + self._cache.length :]
+        ids_BT = torch.tensor([unread], device=self._device.torch)
+        hidden_BTC = self._model.hidden(ids_BT, self._cache)
+        return self._model.logits(hidden_BTC[:, -1:])[0, -1].float()

@@ -1,0 +1,1 @@
+"""Batch -> logits -> loss. Knows neither text nor data."""

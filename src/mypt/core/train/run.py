@@ -1,0 +1,203 @@
+"""The training verb: text and config in, events and checkpoints out.
+
+    read text -> take the lock -> fresh, resumed or adopted weights -> steps, evaluations, saves
+
+Closing the iterator, or `stop` turning true, saves the current step and ends the run.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.data.batches import Batches
+from mypt.core.data.corpus import Corpus, read_corpus
+from mypt.core.device import choose_device, make_deterministic
+from mypt.core.train.meter import Meter
+from mypt.core.train.session import Session
+from mypt.core.train.start import Origin, begin, find_origin
+from mypt.core.train.schedule import learning_rate
+from mypt.errors import UsageError
+from mypt.events import Evaluated, Event, Finished, RunPlanned, Saved, StepDone, Warned
+from mypt.records.budget import training_memory
+from mypt.records.run import RunConfig
+
+GPT2_PADDED_VOCABULARY = 50_304
+"""GPT-2's 50,257 ids, padded to a multiple of 64 for faster matrix products."""
+
+
+def train(
+    config: RunConfig,
+    directory: ModelDirectory,
+    *,
+    vocabulary_is_explicit: bool = False,
+    fresh: bool = False,
+    init_from: ModelDirectory | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train a model, or go on training it.
+
+    Args:
+        config: the resolved run.
+        directory: where the model lives; an existing one is resumed.
+        vocabulary_is_explicit: keep config.model.vocab_size instead of the tokenizer's.
+        fresh: set an existing model aside first.
+        init_from: start a new model with this one's weights.
+        stop: asked after every step.
+
+    Raises:
+        MyptError: one of its kinds, for everything a user can mend.
+    """
+    make_deterministic()
+    device = choose_device(config.training.device, config.training.precision)
+    if fresh:
+        aside = directory.set_aside()
+        if aside is not None:
+            yield Warned(f"the old model was set aside as {aside}")
+    with directory.lock():
+        warnings: list[str] = []
+        origin = find_origin(directory, init_from, warnings.append)
+        yield from map(Warned, warnings)
+        source = origin.tokenizer_source
+        corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
+        config = _fit_vocabulary(config, corpus, origin, explicit=vocabulary_is_explicit)
+        corpus.require_blocks(config.model.block_size)
+        if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
+            yield Warned("the training text is not the one this model was trained on so far")
+        session = begin(config, corpus, origin, device)
+        yield _plan(session, directory)
+        yield from _Loop(session, directory, stop).run()
+
+
+def _fit_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, explicit: bool) -> RunConfig:
+    """The tokenizer decides the vocabulary; an explicit larger one is padding.
+
+    Raises:
+        UsageError: for an explicit vocabulary smaller than the tokenizer's.
+    """
+    needed = corpus.tokenizer.vocab_size
+    if origin.own is not None or origin.other is not None:
+        source = origin.tokenizer_source
+        assert source is not None
+        size = config.model.vocab_size if explicit else source.config.vocab_size
+    elif explicit:
+        size = config.model.vocab_size
+    else:
+        size = GPT2_PADDED_VOCABULARY if corpus.tokenizer.spec.kind == "gpt2" else needed
+    if size < needed:
+        message = f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})"
+        raise UsageError(message)
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": size})})
+
+
+def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
+    config, corpus, training = session.config, session.corpus, session.config.training
+    samples = training.max_iters * training.batch_size
+    batches = Batches(corpus.train, config.model.block_size, training.seed)
+    epochs = samples / batches.windows_per_epoch
+    return RunPlanned(
+        model_name=directory.name,
+        path=str(directory.path),
+        parameters=config.model.parameters,
+        train_tokens=len(corpus.train),
+        val_tokens=len(corpus.val),
+        start_step=session.progress.step,
+        max_iters=training.max_iters,
+        tokens_per_step=session.tokens_per_step,
+        epochs=epochs,
+        coverage=min(1.0, samples * config.model.block_size / len(corpus.train)),
+        memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).total,
+        device=session.device.label,
+        precision=session.device.precision,
+        tokenizer=corpus.tokenizer.spec.kind,
+        vocab_size=config.model.vocab_size,
+    )
+
+
+class _Loop:
+    """Steps until the end, a stop or a close, with evaluations and saves at their intervals."""
+
+    def __init__(self, session: Session, directory: ModelDirectory, stop: Callable[[], bool]) -> None:
+        self._session = session
+        self._directory = directory
+        self._stop = stop
+        self._training = session.config.training
+        self._meter = Meter(session.tokens_per_step, time.monotonic)
+        self._saved_step = session.progress.step if directory.states() else -1
+
+    def run(self) -> Generator[Event, None, None]:
+        """Train to the end."""
+        progress = self._session.progress
+        if progress.step >= self._training.max_iters:
+            yield self._finished("already complete")
+            return
+        try:
+            while progress.step < self._training.max_iters:
+                yield from self._step()
+                if self._stop():
+                    yield from self._save()
+                    yield self._finished("stopped")
+                    return
+        except GeneratorExit:
+            # Closed from outside: nobody listens any more, but nothing may be lost.
+            for _ in self._save():
+                pass
+            raise
+        yield self._finished("completed")
+
+    def _step(self) -> Iterator[Event]:
+        session, progress, training = self._session, self._session.progress, self._training
+        loss = session.train_step()
+        self._meter.step()
+        last = progress.step == training.max_iters
+        if progress.step % training.log_interval == 0 or progress.step == 1 or last:
+            yield self._logged(self._step_done(session.read_loss(loss)))
+        if session.evaluates and (progress.step % training.eval_interval == 0 or last):
+            started_s = time.monotonic()
+            result = session.evaluate()
+            yield self._logged(
+                Evaluated(
+                    progress.step, result.loss, result.bits_per_byte, session.val_windows, time.monotonic() - started_s
+                )
+            )
+            self._meter.resume()
+        if progress.step % training.checkpoint_interval == 0 or last:
+            session.read_loss(loss)
+            yield from self._save()
+            self._meter.resume()
+
+    def _step_done(self, loss: float) -> StepDone:
+        progress = self._session.progress
+        return StepDone(
+            step=progress.step,
+            loss=loss,
+            learning_rate=learning_rate(progress.step - 1, self._training),
+            tokens_per_s=self._meter.lap_tokens_per_s(),
+            tokens_seen=progress.tokens_seen,
+            elapsed_s=self._meter.elapsed_s,
+            eta_s=self._meter.eta_s(self._training.max_iters - progress.step),
+        )
+
+    def _save(self) -> Iterator[Saved]:
+        if self._saved_step != self._session.progress.step:
+            saved = self._session.save(self._directory)
+            self._saved_step = saved.step
+            yield saved
+
+    def _logged(self, event: Event) -> Event:
+        with self._directory.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(event.as_json() + "\n")
+        return event
+
+    def _finished(self, reason: str) -> Finished:
+        progress = self._session.progress
+        return Finished(
+            step=progress.step,
+            loss=progress.loss,
+            val_loss=progress.val.loss if progress.val else None,
+            bits_per_byte=progress.val.bits_per_byte if progress.val else None,
+            tokens_per_s=self._meter.tokens_per_s,
+            elapsed_s=self._meter.elapsed_s,
+            reason=reason,
+            path=str(self._directory.path),
+        )

@@ -1,0 +1,118 @@
+"""How a run begins: fresh, from a saved state of its own, or from another model's weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mypt.core.checkpoint.snapshot import Snapshot, no_such_model, open_snapshot, parameter_names
+from mypt.core.checkpoint.store import ALL_FILES, OPTIMIZER_FILE, ModelDirectory
+from mypt.core.checkpoint.tensors import load_optimizer
+from mypt.core.data.corpus import Corpus
+from mypt.core.device import Device
+from mypt.core.evaluate.loss import Score
+from mypt.core.model.gpt import GPT
+from mypt.core.seeds import mix
+from mypt.core.train.optimizer import build_optimizer
+from mypt.core.train.session import Progress, Session
+from mypt.errors import CheckpointError
+from mypt.records.model import ModelConfig
+from mypt.records.run import RunConfig
+
+# What may change between two runs of one model without changing its tensors.
+_FREE_FIELDS = {"dropout"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run's first weights come from."""
+
+    own: Snapshot | None = None
+    """The run's own newest state: resume."""
+    other: Snapshot | None = None
+    """Another model: start at step 0 with its weights."""
+
+    @property
+    def tokenizer_source(self) -> Snapshot | None:
+        """The model whose tokenizer the text must be read with, if any."""
+        return self.own or self.other
+
+
+def find_origin(directory: ModelDirectory, init_from: ModelDirectory | None, warn: Callable[[str], None]) -> Origin:
+    """Look for a state to go on from. Called with the lock held: broken states are set aside.
+
+    Raises:
+        CheckpointError: when the base model is missing, or no state is whole.
+    """
+    state = directory.newest(ALL_FILES, warn, quarantine=True)
+    if state is not None:
+        return Origin(own=Snapshot(state, state.config(), state.tokenizer(), state.training()))
+    if init_from is None:
+        return Origin()
+    if not init_from.states() and not init_from.has_legacy_files():
+        raise no_such_model(init_from)
+    return Origin(other=open_snapshot(init_from, warn))
+
+
+def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> Session:
+    """Build the session at its first step.
+
+    Raises:
+        CheckpointError: when the architecture does not fit the saved one.
+    """
+    if origin.own is not None:
+        return _resume(config, corpus, origin.own, device)
+    if origin.other is not None:
+        model = _adopt(config.model, origin.other, device)
+        started_from = origin.other.training.model_name
+    else:
+        torch.manual_seed(mix(config.training.seed))
+        model = GPT(config.model).to(device.torch)
+        started_from = None
+    optimizer = build_optimizer(model, config.training)
+    return Session(config, corpus, model.train(), optimizer, device, Progress(), started_from)
+
+
+def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Device) -> Session:
+    _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
+    model = snapshot.load(device.torch).train()
+    # Dropout is no part of the weights: the run's own value counts.
+    if config.model.dropout != snapshot.config.dropout:
+        fresh = GPT(config.model).to(device.torch)
+        fresh.load_state_dict(model.state_dict())
+        model = fresh.train()
+    optimizer = build_optimizer(model, config.training)
+    path = snapshot.state.path / OPTIMIZER_FILE
+    if path.is_file():
+        load_optimizer(optimizer, parameter_names(model), path)
+    saved = snapshot.training
+    val = None if saved.val_loss is None else Score(saved.val_loss, saved.bits_per_byte or 0.0)
+    progress = Progress(saved.step, saved.samples_seen, saved.tokens_seen, saved.loss, val)
+    return Session(config, corpus, model, optimizer, device, progress, saved.initialized_from)
+
+
+def _adopt(config: ModelConfig, base: Snapshot, device: Device) -> GPT:
+    """Start from another model's weights; a shorter context takes the first positions."""
+    shorter = config.block_size < base.config.block_size
+    comparable = base.config.model_copy(update={"block_size": config.block_size}) if shorter else base.config
+    _require_same(config, comparable, base, "cannot start from this model")
+    weights = base.load(device.torch).state_dict()
+    weights["position_embedding.weight"] = weights["position_embedding.weight"][: config.block_size].clone()
+    model = GPT(config).to(device.torch)
+    model.load_state_dict(weights)
+    return model
+
+
+def _require_same(wanted: ModelConfig, saved: ModelConfig, snapshot: Snapshot, what: str) -> None:
+    """Refuse a different architecture.
+
+    Raises:
+        CheckpointError: naming every key that differs.
+    """
+    differences = {key: pair for key, pair in wanted.differences(saved).items() if key not in _FREE_FIELDS}
+    if differences:
+        listed = ", ".join(f"{key} = {mine} (saved: {theirs})" for key, (mine, theirs) in differences.items())
+        message = f"{snapshot.state.path}: {what}: {listed}"
+        raise CheckpointError(
+            message, hint="Leave these settings out, use another --model-name, or --fresh to set the old one aside."
+        )

@@ -1,0 +1,65 @@
+"""Files that survive a crash: write beside, flush, rename. Standard library only.
+
+A name either holds the old content or the whole new content, also after a power cut.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of `path` in one atomic and durable step."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Force the content of a written file to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Force renames inside a directory to the disk (where the platform can)."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_directory(temporary: Path, final: Path) -> None:
+    """Give a complete, synced directory its final name, durably."""
+    sync_directory(temporary)
+    temporary.rename(final)
+    sync_directory(final.parent)
+
+
+def set_aside(path: Path, label: str) -> Path:
+    """Rename `path` to a free sibling `NAME.label-DATE[-N]`. Nothing is deleted."""
+    stem = f"{path.name}.{label}-{time.strftime('%Y%m%d-%H%M%S')}"
+    target = path.with_name(stem)
+    number = 2
+    while target.exists():
+        target = path.with_name(f"{stem}-{number}")
+        number += 1
+    path.rename(target)
+    sync_directory(path.parent)
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file of any size in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

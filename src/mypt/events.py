@@ -1,0 +1,174 @@
+"""What the engine tells. Every verb yields these; the roof draws them.
+
+Frozen values of plain types only, so that an event prints as one JSON line (`as_json`).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; `event` is its name in JSON."""
+
+    event: ClassVar[str] = "event"
+
+    def as_json(self) -> str:
+        """Give the event as one line of JSON, its name first."""
+        return json.dumps({"event": self.event} | asdict(self), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something the user should know, though the work goes on."""
+
+    event = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextRead(Event):
+    """Progress of turning text into tokens, in bytes of the sources."""
+
+    event = "text_read"
+    done_bytes: int
+    total_bytes: int
+    tokens: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWritten(Event):
+    """One token shard was published."""
+
+    event = "shard_written"
+    path: str
+    tokens: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetWritten(Event):
+    """The dataset is whole: its manifest was written."""
+
+    event = "dataset_written"
+    path: str
+    train_tokens: int
+    val_tokens: int
+    shards: int
+    documents: int
+    source_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlanned(Event):
+    """What is about to happen, before the first step."""
+
+    event = "planned"
+    model_name: str
+    path: str
+    parameters: int
+    train_tokens: int
+    val_tokens: int
+    start_step: int
+    max_iters: int
+    tokens_per_step: int
+    epochs: float
+    coverage: float
+    memory_bytes: int
+    device: str
+    precision: str
+    tokenizer: str
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Event):
+    """One optimizer update. `tokens_per_s` covers the steps since the last StepDone."""
+
+    event = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    tokens_per_s: float
+    tokens_seen: int
+    elapsed_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated(Event):
+    """Mean loss in nats per token and bits per byte over the fixed validation windows."""
+
+    event = "evaluated"
+    step: int
+    val_loss: float
+    bits_per_byte: float
+    windows: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Event):
+    """A checkpoint was published."""
+
+    event = "saved"
+    step: int
+    path: str
+    size_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The run ended: `reason` is 'completed', 'stopped' or 'already complete'."""
+
+    event = "finished"
+    step: int
+    loss: float | None
+    val_loss: float | None
+    bits_per_byte: float | None
+    tokens_per_s: float
+    elapsed_s: float
+    reason: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token(Event):
+    """Newly safe text of one sample. `token_id` is None for text that was held back."""
+
+    event = "token"
+    sample: int
+    token_id: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generated(Event):
+    """One whole sample. `tokens_per_s` counts the new tokens after the first."""
+
+    event = "generated"
+    sample: int
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    stopped_by: str
+    first_token_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Converted(Event):
+    """One legacy checkpoint was (or, in a dry run, would be) converted."""
+
+    event = "converted"
+    source: str
+    target: str
+    step: int
+    parameters: int
+    tokenizer: str
+    has_optimizer: bool
+    dry_run: bool

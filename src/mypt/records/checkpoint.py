@@ -1,0 +1,47 @@
+"""The JSON files of a checkpoint: training_state.json and manifest.json."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mypt.records.base import Record
+from mypt.records.model import Count
+from mypt.records.run import DataConfig, TrainingConfig
+
+
+class TrainingState(Record, frozen=True):
+    """Everything, beside tensors, that the next step depends on.
+
+    The data order and dropout are functions of (seed, position) and (seed, step), so these few
+    numbers are the whole state of both.
+    """
+
+    format_version: Literal[1] = 1
+    model_name: str
+    step: Count = Field(ge=0, description="Optimizer updates done.")
+    samples_seen: Count = Field(ge=0, description="Windows consumed: the position in the data order.")
+    tokens_seen: Count = Field(ge=0)
+    training: TrainingConfig
+    data: DataConfig
+    data_fingerprint: str = Field("", description="Identifies the training tokens.")
+    initialized_from: str | None = Field(None, description="Model whose weights were the start.")
+    loss: float | None = Field(None, description="Training loss of the last step, nats per token.")
+    val_loss: float | None = Field(None, description="Last validation loss, nats per token.")
+    bits_per_byte: float | None = None
+    versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, threads.")
+
+
+class FileInfo(Record, frozen=True):
+    """Size and hash of one file."""
+
+    size_bytes: Count = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class CheckpointManifest(Record, frozen=True):
+    """manifest.json: written last, so a directory that has one is complete."""
+
+    format_version: Literal[1] = 1
+    step: Count = Field(ge=0)
+    files: dict[str, FileInfo]
+    checksum: str = Field("", description="sha256 of this manifest without this field.")

@@ -1,0 +1,88 @@
+"""Where presets live, how a name or a path becomes a RunConfig's values."""
+
+import json
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mypt.errors import UsageError
+from mypt.records.base import read_json_bytes
+from mypt.records.legacy import is_legacy_config, nested_from_legacy
+from mypt.records.run import RunConfig
+
+DEFAULT_PRESET = "small"
+
+
+def presets_directory() -> Path:
+    """Find the presets: inside an installed wheel, else at the top of the checkout.
+
+    Raises:
+        UsageError: naming both places, when neither has them.
+    """
+    installed = Path(str(files("mypt"))) / "presets"
+    checkout = Path(__file__).resolve().parents[3] / "presets"
+    for place in (installed, checkout):
+        if place.is_dir():
+            return place
+    message = f"no presets found in {installed} or {checkout}"
+    raise UsageError(message, hint="Install mypt again.")
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, smallest model first."""
+    return sorted(_preset_files(), key=lambda name: load_preset(name).model.parameters)
+
+
+def load_preset(name: str) -> RunConfig:
+    """Load a shipped preset by name.
+
+    Raises:
+        UsageError: with the nearest name, when there is no such preset.
+    """
+    path = _preset_files()[name]
+    return RunConfig.read(path)
+
+
+def find_config(reference: str) -> tuple[str, dict[str, Any]]:
+    """Resolve --config-file: a preset name, a path, or a path that ends in a preset's file name.
+
+    Returns:
+        Where it came from, for humans, and its values as a nested mapping.
+
+    Raises:
+        UsageError: when nothing fits, naming the nearest preset.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return str(path), read_config_values(path)
+    presets = {name.lower(): file for name, file in _preset_files().items()}
+    wanted = (path.name.removesuffix(".json") if path.suffix == ".json" else reference).lower()
+    if wanted in presets:
+        return f"preset {presets[wanted].stem}", read_config_values(presets[wanted])
+    near = get_close_matches(wanted, presets, n=1)
+    names = ", ".join(_preset_files())
+    hint = f"Did you mean {presets[near[0]].stem}? " if near else ""
+    message = f"{reference}: neither a config file nor a preset"
+    raise UsageError(message, hint=f"{hint}Presets: {names}. See: mypt configs")
+
+
+def read_config_values(path: Path) -> dict[str, Any]:
+    """Read a config file as nested values; the original's flat JSON is translated.
+
+    Raises:
+        UsageError: when it is not a JSON object.
+    """
+    try:
+        values = json.loads(read_json_bytes(path, error=UsageError))
+    except (ValueError, RecursionError) as problem:
+        message = f"{path}: not valid JSON ({problem})"
+        raise UsageError(message) from None
+    if not isinstance(values, dict):
+        message = f"{path}: a config is a JSON object, this is {type(values).__name__}"
+        raise UsageError(message)
+    return nested_from_legacy(values) if is_legacy_config(values) else values
+
+
+def _preset_files() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(presets_directory().glob("*.json"))}

@@ -1,0 +1,74 @@
+"""Layers of settings -> one RunConfig, and where each value came from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mypt.errors import UsageError
+from mypt.records.base import flatten
+from mypt.records.run import RunConfig
+
+
+class Layer(NamedTuple):
+    """Some values and the place they came from; later layers win."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
+class Resolved(NamedTuple):
+    """A whole config, with the source of each dotted key."""
+
+    config: RunConfig
+    sources: dict[str, str]
+
+
+def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
+    """Merge layers over the defaults.
+
+    Args:
+        layers: weakest first.
+        where: names the config in errors.
+
+    Raises:
+        UsageError: for unknown keys, wrong types and values out of range.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys((key for key, _ in flatten(RunConfig().model_dump())), "default")
+    for layer in layers:
+        _merge(values, layer.values)
+        sources |= dict.fromkeys((key for key, _ in flatten(layer.values)), layer.source)
+    return Resolved(RunConfig.parse(values, where=where), sources)
+
+
+def overrides_layer(assignments: Sequence[str]) -> Layer:
+    """Read repeated --set a.b=c options; values are JSON, or text where they are not.
+
+    Raises:
+        UsageError: for an assignment without a key or an equals sign.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        path = key.strip().split(".")
+        if not equals or not all(path):
+            message = f"--set {assignment}: should look like training.weight_decay=0.05"
+            raise UsageError(message)
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        _merge(values, _nested(path, value))
+    return Layer("--set", values)
+
+
+def _nested(path: Sequence[str], value: object) -> dict[str, Any]:
+    return {path[0]: _nested(path[1:], value) if len(path) > 1 else value}
+
+
+def _merge(target: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,39 @@
+"""Numbers for human eyes: counts, bytes, seconds. Pure functions."""
+
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86_400
+_KIB = 1024
+
+
+def human_count(count: float) -> str:
+    """Shorten a count with decimal prefixes: 11_376_000 -> '11.4M'."""
+    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        # 999_950 would print as "1000.0K": let it move to the next prefix.
+        if abs(count) >= limit * 0.99995:
+            return f"{count / limit:.1f}{suffix}"
+    return f"{count:.0f}"
+
+
+def human_bytes(size_bytes: float) -> str:
+    """Shorten a size with binary prefixes: 1536 -> '1.5 KiB'."""
+    size = float(size_bytes)
+    for suffix in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < _KIB:
+            return f"{size:.0f} {suffix}" if suffix == "B" else f"{size:.1f} {suffix}"
+        size /= _KIB
+    return f"{size:.1f} TiB"
+
+
+def human_duration(duration_s: float) -> str:
+    """Shorten a duration: 0.25 -> '0.2s', 75 -> '1m15s', 7260 -> '2h01m'."""
+    if duration_s < 10:  # noqa: PLR2004 - below ten seconds a tenth still matters
+        return f"{max(duration_s, 0):.1f}s"
+    whole_s = round(duration_s)
+    if whole_s < _MINUTE_S:
+        return f"{whole_s}s"
+    if whole_s < _HOUR_S:
+        return f"{whole_s // _MINUTE_S}m{whole_s % _MINUTE_S:02d}s"
+    if whole_s < _DAY_S:
+        return f"{whole_s // _HOUR_S}h{whole_s % _HOUR_S // _MINUTE_S:02d}m"
+    return f"{whole_s // _DAY_S}d{whole_s % _DAY_S // _HOUR_S:02d}h"

@@ -172,3 +172,11 @@ class Converted(Event):
     tokenizer: str
     has_optimizer: bool
     dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Event):
+    """Something worth telling on the way."""
+
+    event = "note"
+    message: str

@@ -1,0 +1,1 @@
+"""Roof: parse, build a record, call one verb, draw. typer and rich live only here."""

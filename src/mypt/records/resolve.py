@@ -41,6 +41,14 @@ def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
     return Resolved(RunConfig.parse(values, where=where), sources)
 
 
+def dotted_layer(source: str, values: Mapping[str, Any]) -> Layer:
+    """A layer from dotted keys: {"training.max_iters": 100}."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        _merge(nested, _nested(key.split("."), value))
+    return Layer(source, nested)
+
+
 def overrides_layer(assignments: Sequence[str]) -> Layer:
     """Read repeated --set a.b=c options; values are JSON, or text where they are not.
 
@@ -50,16 +58,14 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        path = key.strip().split(".")
-        if not equals or not all(path):
+        if not equals or not all(key.split(".")):
             message = f"--set {assignment}: should look like training.weight_decay=0.05"
             raise UsageError(message)
         try:
-            value = json.loads(text)
+            values[key.strip()] = json.loads(text)
         except (ValueError, RecursionError):
-            value = text
-        _merge(values, _nested(path, value))
-    return Layer("--set", values)
+            values[key.strip()] = text
+    return dotted_layer("--set", values)
 
 
 def _nested(path: Sequence[str], value: object) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mypt.core.checkpoint.report import tokenizer_size
 from mypt.core.checkpoint.snapshot import parameter_names, write_snapshot
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
@@ -21,6 +22,7 @@ from mypt.errors import CheckpointError
 from mypt.events import Converted
 from mypt.records.checkpoint import TrainingState
 from mypt.records.legacy import LegacyConfig, LegacyState, LegacyTokenizer, legacy_data
+from mypt.records.reports import FileEntry, ModelReport
 from mypt.records.tokenizer import TokenizerSpec
 
 Tensors = dict[str, Tensor]
@@ -56,6 +58,13 @@ def legacy_files(folder: Path) -> list[Path]:
     if (folder / "model.pt").is_file() and (folder / "config.json").is_file():
         return [folder / "model.pt"]
     return sorted(path for path in folder.glob("*.pt") if path.name not in {"model.pt", "optimizer.pt"})
+
+
+def newest_legacy(folder: Path) -> Path:
+    """The one to convert when none is named: the original's own preference, then the newest file."""
+    paths = legacy_files(folder)
+    by_name = {path.name: path for path in paths}
+    return by_name.get("latest.pt") or by_name.get("final.pt") or max(paths, key=lambda path: path.stat().st_mtime)
 
 
 def read_legacy(path: Path) -> LegacyCheckpoint:
@@ -215,3 +224,26 @@ def _restore_optimizer(old: LegacyCheckpoint, model: GPT) -> torch.optim.Optimiz
             "exp_avg_sq": moments["exp_avg_sq"][name],
         }
     return optimizer
+
+
+def report_legacy(path: Path) -> ModelReport:
+    """Describe an old checkpoint without converting it.
+
+    Raises:
+        CheckpointError: when it is not one, or would run code.
+    """
+    old = read_legacy(path)
+    config = old.config.model()
+    step = old.state.step or 0
+    return ModelReport(
+        kind="legacy checkpoint",
+        name=path.parent.name,
+        path=str(path),
+        parameters=sum(tensor.numel() for name, tensor in old.weights.items() if not name.endswith(".tril")),
+        step=step,
+        tokens_seen=step * old.config.batch_size * config.block_size,
+        tokenizer=old.tokenizer.kind,
+        vocab_size=tokenizer_size(old.tokenizer),
+        config=config,
+        files=(FileEntry(name=path.name, size_bytes=path.stat().st_size),),
+    )

@@ -17,11 +17,10 @@ from mypt.core.checkpoint.store import (
     WEIGHT_FILES,
     ModelDirectory,
     State,
-    model_names,
+    no_such_model,
 )
 from mypt.core.checkpoint.tensors import load_weights, save_optimizer, save_weights
 from mypt.core.model.gpt import GPT
-from mypt.errors import CheckpointError
 from mypt.records.checkpoint import TrainingState
 from mypt.records.model import ModelConfig
 from mypt.records.tokenizer import TokenizerSpec
@@ -73,11 +72,3 @@ def open_snapshot(directory: ModelDirectory, warn: Callable[[str], None]) -> Sna
     if state is None:
         raise no_such_model(directory)
     return Snapshot(state, state.config(), state.tokenizer(), state.training())
-
-
-def no_such_model(directory: ModelDirectory) -> CheckpointError:
-    """The error for a name without any state, naming the models that are there."""
-    root = directory.path.parent
-    others = model_names(root)
-    hint = f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
-    return CheckpointError(f"{directory.path}: no model of this name", hint=hint)

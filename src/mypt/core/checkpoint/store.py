@@ -243,6 +243,14 @@ def model_names(root: Path) -> list[str]:
     return sorted({state.parent.name for state in root.glob("*/step-*")})
 
 
+def no_such_model(directory: ModelDirectory) -> CheckpointError:
+    """The error for a name without any state, naming the models that are there."""
+    root = directory.path.parent
+    others = model_names(root)
+    hint = f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
+    return CheckpointError(f"{directory.path}: no model of this name", hint=hint)
+
+
 def checked_name(name: str) -> str:
     """Accept a model name that is one plain folder name on every system.
 

@@ -59,6 +59,9 @@ def train(
         origin = find_origin(directory, init_from, warnings.append)
         yield from map(Warned, warnings)
         source = origin.tokenizer_source
+        if source is not None and config.data.dataset_dir is None and config.data.tokenization != source.tokenizer.kind:
+            message = f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}"
+            raise UsageError(message, hint="Leave --tokenization out, or train a new model.")
         corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
         config = _fit_vocabulary(config, corpus, origin, explicit=vocabulary_is_explicit)
         corpus.require_blocks(config.model.block_size)
@@ -76,12 +79,10 @@ def _fit_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, explic
         UsageError: for an explicit vocabulary smaller than the tokenizer's.
     """
     needed = corpus.tokenizer.vocab_size
-    if origin.own is not None or origin.other is not None:
-        source = origin.tokenizer_source
-        assert source is not None
-        size = config.model.vocab_size if explicit else source.config.vocab_size
-    elif explicit:
+    if explicit:
         size = config.model.vocab_size
+    elif origin.tokenizer_source is not None:
+        size = origin.tokenizer_source.config.vocab_size
     else:
         size = GPT2_PADDED_VOCABULARY if corpus.tokenizer.spec.kind == "gpt2" else needed
     if size < needed:

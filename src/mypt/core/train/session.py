@@ -97,7 +97,9 @@ class Session:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip)
             self.optimizer.step()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-            raise _explained(problem, self.config) from problem
+            if _is_memory_shortage(problem):
+                raise _memory_shortage(self.config) from None
+            raise
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.samples_seen += training.batch_size
@@ -177,13 +179,13 @@ class Session:
         return Saved(state.step, str(saved.path), size_bytes, time.monotonic() - started_s)
 
 
-def _explained(problem: BaseException, config: RunConfig) -> BaseException:
-    """An out-of-memory error in our words; any other error as it is."""
-    is_shortage = isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem)
-    if not is_shortage:
-        return problem
+def _is_memory_shortage(problem: BaseException) -> bool:
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem)
+
+
+def _memory_shortage(config: RunConfig) -> MemoryShortageError:
     batch_size = config.training.batch_size
-    message = f"out of memory in a step of {batch_size} x {config.model.block_size} tokens"
     return MemoryShortageError(
-        message, hint=f"Try --batch-size {max(1, batch_size // 2)}, a shorter --block-size or a smaller preset."
+        f"out of memory in a step of {batch_size} x {config.model.block_size} tokens",
+        hint=f"Try --batch-size {max(1, batch_size // 2)}, a shorter --block-size or a smaller preset.",
     )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mypt.core.checkpoint.snapshot import Snapshot, no_such_model, open_snapshot, parameter_names
-from mypt.core.checkpoint.store import ALL_FILES, OPTIMIZER_FILE, ModelDirectory
-from mypt.core.checkpoint.tensors import load_optimizer
+from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names
+from mypt.core.checkpoint.store import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE, ModelDirectory, no_such_model
+from mypt.core.checkpoint.tensors import load_optimizer, load_weights
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score
@@ -19,7 +19,7 @@ from mypt.errors import CheckpointError
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
-# What may change between two runs of one model without changing its tensors.
+# Dropout is no part of the weights: each run's own value counts.
 _FREE_FIELDS = {"dropout"}
 
 
@@ -75,12 +75,7 @@ def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> 
 
 def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Device) -> Session:
     _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
-    model = snapshot.load(device.torch).train()
-    # Dropout is no part of the weights: the run's own value counts.
-    if config.model.dropout != snapshot.config.dropout:
-        fresh = GPT(config.model).to(device.torch)
-        fresh.load_state_dict(model.state_dict())
-        model = fresh.train()
+    model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch).train()
     optimizer = build_optimizer(model, config.training)
     path = snapshot.state.path / OPTIMIZER_FILE
     if path.is_file():

@@ -1,0 +1,70 @@
+"""The Python face of the commands: `mypt.train` and `mypt.load`."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.events import Event
+from mypt.records.presets import DEFAULT_PRESET, find_config
+from mypt.records.resolve import Layer, dotted_layer, resolve
+
+if TYPE_CHECKING:
+    from mypt.core.generate.loaded import LoadedModel
+
+
+def load(name: str, *, checkpoint_dir: str | Path = "checkpoints", device: str = "auto") -> "LoadedModel":
+    """Load a trained model: `mypt.load("shakespeare").generate("ROMEO:")`.
+
+    Args:
+        name: the model's name.
+        checkpoint_dir: where models live.
+        device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+
+    Raises:
+        CheckpointError: when there is no whole model of this name.
+    """
+    from mypt.core.generate.loaded import load_model  # noqa: PLC0415 - torch wakes here
+
+    return load_model(ModelDirectory(Path(checkpoint_dir), name), device, warnings.warn)
+
+
+def train(
+    input_files: str | Sequence[str] = (),
+    *,
+    model_name: str = "default",
+    preset: str = DEFAULT_PRESET,
+    checkpoint_dir: str | Path = "checkpoints",
+    fresh: bool = False,
+    init_from_model: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Event]:
+    """Train a model (or go on with it), event by event; closing the iterator saves and stops.
+
+    Args:
+        input_files: text files, folders or globs; or give data.dataset_dir in `settings`.
+        model_name: the model's name.
+        preset: a preset's name or a config file.
+        checkpoint_dir: where models live.
+        fresh: set an existing model aside first.
+        init_from_model: start with this model's weights.
+        settings: any field by its dotted name: {"training.max_iters": 100, "model.n_layer": 2}.
+
+    Raises:
+        MyptError: one of its kinds, for everything the caller can mend.
+    """
+    from mypt.core.train.run import train as run  # noqa: PLC0415 - torch wakes here
+
+    source, values = find_config(preset)
+    files = [input_files] if isinstance(input_files, str) else list(input_files)
+    overrides = dotted_layer("settings", settings or {})
+    config = resolve([Layer(source, values), Layer("files", {"data": {"input_files": files}}), overrides], where="train")
+    root = Path(checkpoint_dir)
+    return run(
+        config.config,
+        ModelDirectory(root, model_name),
+        vocabulary_is_explicit=config.sources["model.vocab_size"] == overrides.source,
+        fresh=fresh,
+        init_from=ModelDirectory(root, init_from_model) if init_from_model else None,
+    )

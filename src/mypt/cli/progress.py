@@ -1,0 +1,301 @@
+"""How long work looks: training and preparation, live on a terminal, as plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from mypt.cli.stopping import StopRequest
+from mypt.cli.tables import config_table
+from mypt.events import (
+    DatasetWritten,
+    Evaluated,
+    Event,
+    Finished,
+    Generated,
+    Noted,
+    RunPlanned,
+    Saved,
+    ShardWritten,
+    StepDone,
+    TextRead,
+    Token,
+    Warned,
+)
+from mypt.records.resolve import Resolved
+from mypt.units import human_bytes, human_count, human_duration
+
+_PLAIN_LINE_S = 1.0
+_SPARK_WIDTH = 48
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
+    """Print every setting with its source: as data in a dry run, as prose before a run."""
+    if to_stdout or not quiet:
+        Console(stderr=not to_stdout, highlight=False).print(config_table(resolved.config, resolved.sources))
+
+
+def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) -> None:
+    """Draw a run until it ends; a stop asked for before the first step ends it at once."""
+    view = None if as_json else TrainingView()
+    training = False
+    try:
+        for event in events:
+            training = training or isinstance(event, RunPlanned)
+            if view is None:
+                sys.stdout.write(event.as_json() + "\n")
+                sys.stdout.flush()
+            else:
+                view.draw(event)
+            if stop() and not training:
+                break
+    finally:
+        if view is not None:
+            view.close()
+        close = getattr(events, "close", None)
+        if close is not None:
+            close()
+    if stop() and view is not None:
+        from mypt.cli.app import same_command  # noqa: PLC0415 - app imports this module's commands
+
+        view.say(f"Stopped. Go on with:  {same_command()}" if training else "Stopped before the first step.")
+
+
+def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
+    """Draw the making of a dataset."""
+    if as_json:
+        for event in events:
+            sys.stdout.write(event.as_json() + "\n")
+            sys.stdout.flush()
+        return
+    console = Console(stderr=True, highlight=False)
+    reading = _Reading(console)
+    for event in events:
+        match event:
+            case TextRead():
+                reading.update(event)
+            case ShardWritten():
+                console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
+            case DatasetWritten():
+                reading.close()
+                rate = event.source_bytes / max(event.elapsed_s, 1e-9)
+                console.print(
+                    f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
+                    f"in {event.shards} shards, {event.documents:,} documents "
+                    f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)"
+                )
+                console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim")
+            case _:
+                pass
+
+
+def show_next_steps(model_name: str) -> None:
+    """Name the three commands that follow a quickstart."""
+    from mypt.cli.app import program_name  # noqa: PLC0415 - app imports this module's commands
+
+    program = program_name()
+    console = Console(stderr=True, highlight=False)
+    console.print("\n[bold]Next:[/bold]")
+    for command, meaning in (
+        (f'{program} generate {model_name} --prompt "Return the "', "let it write more"),
+        (f"{program} inspect {model_name}", "see what was trained"),
+        (f"{program} train YOUR.txt --model-name mine --config-file tiny", "train on your own text"),
+    ):
+        console.print(f"  [cyan]{command}[/cyan]", soft_wrap=True, end="")
+        console.print(f"   # {meaning}", style="dim", soft_wrap=True)
+
+
+def sparkline(values: list[float], width: int = _SPARK_WIDTH) -> str:
+    """Draw values as bars; more values than `width` are averaged in equal runs."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0
+    return "".join(_SPARKS[round((mean - low) * scale)] for mean in means)
+
+
+class _Reading:
+    """The progress of reading text: a bar on a terminal, one line at the end elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def update(self, event: TextRead) -> None:
+        rate = event.done_bytes / event.elapsed_s if event.elapsed_s > 0 else 0
+        told = f"{human_count(event.tokens)} tokens, {human_bytes(rate)}/s"
+        if event.done_bytes >= event.total_bytes:
+            self.close()
+            self._console.print(
+                f"read {human_bytes(event.total_bytes)} of text: {event.tokens:,} tokens "
+                f"in {human_duration(event.elapsed_s)}"
+            )
+        elif self._console.is_terminal:
+            if self._bar is None:
+                self._bar = Progress(
+                    TextColumn("reading"), BarColumn(), TextColumn("{task.description}"), console=self._console, transient=True
+                )
+                self._task = self._bar.add_task("", total=event.total_bytes)
+                self._bar.start()
+            if self._task is not None:
+                self._bar.update(self._task, completed=event.done_bytes, description=told)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class TrainingView:
+    """How each event of a run looks. Prose and progress on stderr, generated text on stdout."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._reading = _Reading(self._console)
+        self._live: Live | None = None
+        self._bar = Progress(
+            TextColumn("step"), BarColumn(bar_width=_SPARK_WIDTH), MofNCompleteColumn(), TextColumn("{task.description}")
+        )
+        self._task: TaskID | None = None
+        self._plan: RunPlanned | None = None
+        self._losses: list[float] = []
+        self._last_step: StepDone | None = None
+        self._last_val: Evaluated | None = None
+        self._last_line_s = -_PLAIN_LINE_S
+
+    def draw(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Warned():
+                self._console.print(f"[yellow]Warning:[/yellow] {event.message}")
+            case Noted():
+                self.say(event.message)
+            case TextRead():
+                self._reading.update(event)
+            case RunPlanned():
+                self._begin(event)
+            case StepDone():
+                self._step(event)
+            case Evaluated():
+                self._evaluated(event)
+            case Saved():
+                self._saved(event)
+            case Finished():
+                self._finish(event)
+            case Token():
+                if event.sample == 0 and not self._sampling:
+                    self._begin_sample()
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+            case Generated():
+                sys.stdout.write("\n")
+                sys.stdout.flush()
+            case _:
+                pass
+
+    def say(self, message: str) -> None:
+        """Print one line of prose."""
+        self._console.print(message, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._reading.close()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    _sampling = False
+
+    def _begin_sample(self) -> None:
+        self._sampling = True
+        self._console.print("\n[bold]It writes:[/bold]")
+
+    def _begin(self, plan: RunPlanned) -> None:
+        self._plan = plan
+        self._console.print(header(plan))
+        if self._console.is_terminal:
+            self._task = self._bar.add_task("", total=plan.max_iters, completed=plan.start_step)
+            self._live = Live(self._frame(), console=self._console, refresh_per_second=8)
+            self._live.start()
+
+    def _step(self, event: StepDone) -> None:
+        self._losses.append(event.loss)
+        self._last_step = event
+        if self._live is not None and self._task is not None:
+            self._bar.update(self._task, completed=event.step, description=f"ETA {human_duration(event.eta_s)}")
+            self._live.update(self._frame())
+        elif time.monotonic() - self._last_line_s >= _PLAIN_LINE_S:
+            self._last_line_s = time.monotonic()
+            self.say(f"{self._label(event.step)}  {_metrics(event)}, ETA {human_duration(event.eta_s)}")
+
+    def _evaluated(self, event: Evaluated) -> None:
+        self._last_val = event
+        train = f"train {self._losses[-1]:.4f}  " if self._losses else ""
+        self.say(
+            f"{self._label(event.step)}  {train}[bold]val {event.val_loss:.4f}[/bold]  {event.bits_per_byte:.3f} bits/byte"
+        )
+
+    def _saved(self, event: Saved) -> None:
+        told = f"{self._label(event.step)}  saved {event.path} ({human_bytes(event.size_bytes)}, {human_duration(event.elapsed_s)})"
+        self._console.print(told, style="dim", soft_wrap=True)
+
+    def _finish(self, event: Finished) -> None:
+        self.close()
+        if event.reason == "already complete":
+            self.say(f"{event.path} is complete at step {event.step:,}. To go on, give a larger --max-iters.")
+            return
+        losses = f"loss {event.loss:.4f}" if event.loss is not None else ""
+        if event.val_loss is not None and event.bits_per_byte is not None:
+            losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
+        self.say(
+            f"[bold]{'Done' if event.reason == 'completed' else 'Saved'}[/bold] at step {event.step:,}: {losses}, "
+            f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}. Model: {event.path}"
+        )
+
+    def _label(self, step: int) -> str:
+        total = self._plan.max_iters if self._plan else step
+        return f"step {step:>{len(str(total))}}/{total}"
+
+    def _frame(self) -> Group:
+        lines = [Text(_metrics(self._last_step))] if self._last_step else []
+        if self._losses:
+            curve = Text("loss ", style="dim")
+            curve.append(sparkline(self._losses), style="cyan")
+            first, last = self._losses[0], self._losses[-1]
+            curve.append(f" {first:.2f} → {last:.2f}", style="dim")
+            lines.append(curve)
+        return Group(self._bar, *lines)
+
+
+def header(plan: RunPlanned) -> Table:
+    """What is about to happen."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    precision = "" if plan.device.startswith(plan.precision) else f", {plan.precision}"
+    grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}{precision}")
+    grid.add_row(
+        "text",
+        f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens ({plan.tokenizer}, {plan.vocab_size:,} ids)",
+    )
+    start = f"from step {plan.start_step:,} to {plan.max_iters:,}" if plan.start_step else f"{plan.max_iters:,} steps"
+    passes = f"{plan.epochs:.2f} epochs: " if plan.epochs < 10 else f"{plan.epochs:,.0f} epochs: "  # noqa: PLR2004
+    seen = "all of the text" if plan.epochs >= 1 else f"{plan.coverage:.1%} of the text"
+    grid.add_row("plan", f"{start} of {plan.tokens_per_step:,} tokens, {passes}{seen} is seen")
+    grid.add_row("memory", f"about {human_bytes(plan.memory_bytes)}")
+    grid.add_row("saves", plan.path)
+    return grid
+
+
+def _metrics(event: StepDone) -> str:
+    return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {human_count(event.tokens_per_s)} tokens/s"

@@ -1,0 +1,43 @@
+"""mypt quickstart: the first success, in minutes and without a download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, option
+
+MODEL_NAME = "quickstart"
+
+
+def quickstart(
+    minutes: Annotated[
+        float, option("--minutes", help="Training time in minutes.", min=0.02, max=1000, show_default=True)
+    ] = 2.0,
+    text: Annotated[
+        str, option("--text", help="docs (Python's documentation) or code (its sources).", show_default=True)
+    ] = "docs",
+    seed: Annotated[int, option("--seed", help="Seed of weights, data order and sample.", min=0)] = 1337,
+    device: Annotated[str, option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
+    json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
+) -> None:
+    """Train a small GPT on text this machine already has, and let it write."""
+    from mypt.cli.progress import draw_training, show_next_steps  # noqa: PLC0415 - rich wakes here
+    from mypt.cli.stopping import stop_on_signals  # noqa: PLC0415
+    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
+    from mypt.errors import UsageError  # noqa: PLC0415
+
+    if text not in {"docs", "code"}:
+        message = f"--text {text}: should be docs or code"
+        raise UsageError(message)
+    directory = ModelDirectory(checkpoint_dir, MODEL_NAME)
+    with stop_on_signals() as stop:
+        from mypt.core.train.quickstart import quickstart as run  # noqa: PLC0415 - torch wakes here
+
+        flavour = "code" if text == "code" else "docs"
+        events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)
+        draw_training(events, stop, as_json=json)
+    if not stop() and not json:
+        show_next_steps(directory.name)
+    raise typer.Exit(stop.exit_code)

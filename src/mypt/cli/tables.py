@@ -1,0 +1,185 @@
+"""How reports look: one function per record."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from mypt.records.base import flatten
+from mypt.records.model import ModelConfig
+from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
+from mypt.records.run import RunConfig
+from mypt.units import human_bytes, human_count
+
+
+def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
+    """Every setting, its value and where it came from."""
+    table = Table(box=None, pad_edge=False, title=_title(config), title_justify="left")
+    table.add_column("setting")
+    table.add_column("value", overflow="fold")
+    table.add_column("from")
+    for key, value in flatten(config.model_dump(exclude={"name", "description"})):
+        source = sources.get(key, "default")
+        style = "dim" if source == "default" else None
+        table.add_row(key, _shown(value), source, style=style)
+    return table
+
+
+def show_model(report: ModelReport) -> None:
+    """Draw what is in a model."""
+    console = _console()
+    grid = _grid()
+    grid.add_row(report.kind, f"[bold]{report.name}[/bold]  ({report.path})")
+    grid.add_row("parameters", f"{report.parameters:,}  ({human_count(report.parameters)})")
+    grid.add_row("architecture", _architecture(report.config))
+    grid.add_row("tokenizer", f"{report.tokenizer}, {report.vocab_size:,} ids")
+    of_total = f" of {report.run.training.max_iters:,}" if report.run else ""
+    grid.add_row("progress", f"step {report.step:,}{of_total}, {human_count(report.tokens_seen)} tokens seen")
+    if report.loss is not None:
+        val = "" if report.val_loss is None else f", val {report.val_loss:.4f} ({report.bits_per_byte or 0:.3f} bits/byte)"
+        grid.add_row("loss", f"train {report.loss:.4f}{val}")
+    if report.losses:
+        from mypt.cli.progress import sparkline  # noqa: PLC0415 - progress draws tables too
+
+        grid.add_row("last losses", f"{sparkline(list(report.losses))}  {report.losses[0]:.2f} → {report.losses[-1]:.2f}")
+    if report.initialized_from:
+        grid.add_row("started from", report.initialized_from)
+    if report.run:
+        hyper = report.run.training.model_dump(exclude_none=True)
+        grid.add_row("training", ", ".join(f"{key} {_shown(value)}" for key, value in hyper.items()))
+        text = report.run.data
+        grid.add_row("text", text.dataset_dir or ", ".join(text.input_files) or "not recorded")
+    if report.versions:
+        grid.add_row("made with", ", ".join(f"{key} {value}" for key, value in report.versions.items()))
+    console.print(grid)
+    files = _columns("file", "size")
+    for file in report.files:
+        files.add_row(file.name, human_bytes(file.size_bytes))
+    console.print()
+    console.print(files)
+    if len(report.states) > 1:
+        states = _columns("state", "val loss", "size")
+        for state in report.states:
+            val = "" if state.val_loss is None else f"{state.val_loss:.4f}"
+            states.add_row(f"step {state.step:,}", val, human_bytes(state.size_bytes))
+        console.print()
+        console.print(states)
+
+
+def show_dataset(report: DatasetReport) -> None:
+    """Draw what is in a dataset."""
+    console = _console()
+    grid = _grid()
+    grid.add_row("dataset", f"[bold]{report.path}[/bold]")
+    grid.add_row("tokens", f"{report.train_tokens:,} training + {report.val_tokens:,} validation ({report.tokenizer})")
+    grid.add_row("documents", f"{report.documents:,} in {len(report.manifest.sources):,} files")
+    grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
+    grid.add_row("on disk", human_bytes(report.size_bytes))
+    grid.add_row("made with", f"mypt {report.manifest.mypt_version}")
+    console.print(grid)
+    shards = _columns("shard", "tokens", "documents", "sha256")
+    for shard in (*report.manifest.train, *report.manifest.val):
+        shards.add_row(shard.path, f"{shard.tokens:,}", f"{shard.documents:,}", shard.sha256[:12] + "…")
+    console.print()
+    console.print(shards)
+
+
+def show_params(report: ParamsReport, source: str) -> None:
+    """Draw what an architecture costs."""
+    console = _console()
+    console.print(f"[bold]{source}[/bold]: {_architecture(report.config)}\n")
+    parameters = _columns("parameters", "count", "share")
+    for part, count in report.parameters_by_part.items():
+        if count:
+            parameters.add_row(part.replace("_", " "), f"{count:,}", f"{count / report.parameters:.1%}")
+    parameters.add_row("total", f"{report.parameters:,}", human_count(report.parameters), style="bold")
+    console.print(parameters)
+    console.print()
+    memory = _columns("memory", "training", "generation")
+    training, generation = report.training_memory_by_part, report.generation_memory_by_part
+    for part in dict.fromkeys((*training, *generation)):
+        memory.add_row(
+            part.replace("_", " "),
+            human_bytes(training[part]) if part in training else "",
+            human_bytes(generation[part]) if part in generation else "",
+        )
+    memory.add_row(
+        "total", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
+    )
+    console.print(memory)
+    tokens = report.batch_size * report.config.block_size
+    flops = report.training_flops_per_token
+    console.print(
+        f"\nTraining: estimated for batch {report.batch_size} x {report.config.block_size} = {tokens:,} tokens a step, "
+        f"{report.precision}. Generation: one sequence with a full cache, fp32."
+        f"\nCompute: {human_count(flops)}FLOP per training token (6 N + 12 L C T; Kaplan et al. 2020, Chowdhery et al. 2022)."
+        f"\nCompute-optimal text: about {human_count(report.optimal_tokens)} tokens, 20 per parameter (Hoffmann et al. 2022).",
+    )
+
+
+def show_configs(report: ConfigsReport) -> None:
+    """Draw the preset table."""
+    table = _columns("preset", "params", "layers", "heads", "width", "context", "train", "generate", left=("for",))
+    for entry in report.presets:
+        table.add_row(
+            entry.name,
+            f"{human_count(entry.parameters)}",
+            str(entry.n_layer),
+            str(entry.n_head),
+            str(entry.n_embd),
+            str(entry.block_size),
+            human_bytes(entry.training_memory_bytes),
+            human_bytes(entry.generation_memory_bytes),
+            entry.description,
+        )
+    console = _console()
+    console.print(table)
+    console.print("\nMemory is estimated in fp32 at the preset's own batch size. More: mypt params PRESET", style="dim")
+
+
+def show_preset(source: str, config: RunConfig) -> None:
+    """Draw one preset or config file whole."""
+    sources = dict.fromkeys((key for key, _ in flatten(config.model_dump())), source)
+    _console().print(config_table(config, sources))
+
+
+def _architecture(config: ModelConfig) -> str:
+    bias = "" if config.bias else ", no bias"
+    dropout = f", dropout {config.dropout:g}" if config.dropout else ""
+    return (
+        f"{config.family}, {config.n_layer} layers x {config.n_head} heads, width {config.n_embd}, "
+        f"context {config.block_size}, vocabulary {config.vocab_size:,}{bias}{dropout}"
+    )
+
+
+def _title(config: RunConfig) -> str:
+    return f"{config.name}: {config.description}" if config.name and config.description else config.name
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _columns(first: str, *numbers: str, left: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column(first, style="bold", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in left:
+        table.add_column(name)
+    return table

@@ -1,0 +1,177 @@
+"""mypt train: resolve the config, train, draw."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, ConfigFile, DeviceName, Files, option
+
+if TYPE_CHECKING:
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.records.resolve import Layer, Resolved
+
+_DATA, _MODEL, _TRAINING, _RUN = "Text", "Architecture (of a new model)", "Training", "Run"
+
+# The flags that mirror a config field; any other field: --set.
+FLAGS = {
+    "input_file": "data.input_files",
+    "dataset_dir": "data.dataset_dir",
+    "tokenization": "data.tokenization",
+    "val_fraction": "data.val_fraction",
+    "encoding_errors": "data.encoding_errors",
+    "n_layer": "model.n_layer",
+    "n_head": "model.n_head",
+    "n_embd": "model.n_embd",
+    "block_size": "model.block_size",
+    "dropout": "model.dropout",
+    "bias": "model.bias",
+    "max_iters": "training.max_iters",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "eval_interval": "training.eval_interval",
+    "eval_iters": "training.eval_iters",
+    "save_interval": "training.save_interval",
+    "log_interval": "training.log_interval",
+    "seed": "training.seed",
+    "device": "training.device",
+    "precision": "training.precision",
+}
+
+
+def train(  # noqa: PLR0913 - a command's options are its parameters
+    context: typer.Context,
+    files: Files = None,
+    model_name: Annotated[str, option("--model-name", help="Name of the model (default: default).")] = "default",
+    config_file: ConfigFile = None,
+    input_file: Annotated[
+        list[str] | None, option("--input-file", "--input-files", help="Text files, folders or globs.", panel=_DATA)
+    ] = None,
+    dataset_dir: Annotated[
+        str | None, option("--dataset-dir", help="A prepared dataset instead of text files.", panel=_DATA)
+    ] = None,
+    tokenization: Annotated[str | None, option("--tokenization", help="gpt2, char or byte.", panel=_DATA)] = None,
+    val_fraction: Annotated[
+        float | None, option("--val-fraction", help="Share of the text held out, from its end.", panel=_DATA)
+    ] = None,
+    encoding_errors: Annotated[
+        str | None, option("--encoding-errors", help="What to do with invalid UTF-8: strict or replace.", panel=_DATA)
+    ] = None,
+    n_layer: Annotated[int | None, option("--n-layer", help="Transformer blocks.", panel=_MODEL)] = None,
+    n_head: Annotated[int | None, option("--n-head", help="Attention heads per block.", panel=_MODEL)] = None,
+    n_embd: Annotated[int | None, option("--n-embd", help="Width of the residual stream.", panel=_MODEL)] = None,
+    block_size: Annotated[int | None, option("--block-size", help="Context window in tokens.", panel=_MODEL)] = None,
+    dropout: Annotated[float | None, option("--dropout", help="Dropout rate while training.", panel=_MODEL)] = None,
+    bias: Annotated[
+        bool | None, option("--bias/--no-bias", help="Biases in linear layers and norms.", panel=_MODEL)
+    ] = None,
+    max_iters: Annotated[
+        int | None, option("--max-iters", help="Optimizer steps of the whole run.", panel=_TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        int | None, option("--batch-size", help="Sequences per optimizer step.", panel=_TRAINING)
+    ] = None,
+    learning_rate: Annotated[float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)] = None,
+    eval_interval: Annotated[
+        int | None, option("--eval-interval", help="Steps between evaluations.", panel=_TRAINING)
+    ] = None,
+    eval_iters: Annotated[
+        int | None, option("--eval-iters", help="Validation batches per evaluation.", panel=_TRAINING)
+    ] = None,
+    save_interval: Annotated[
+        int | None,
+        option("--save-interval", help="Steps between checkpoints; as eval_interval if not set.", panel=_TRAINING),
+    ] = None,
+    log_interval: Annotated[int | None, option("--log-interval", help="Steps between logged losses.", panel=_TRAINING)] = None,
+    seed: Annotated[int | None, option("--seed", help="Seed of weights, data order and dropout.", panel=_TRAINING)] = None,
+    device: DeviceName = None,
+    precision: Annotated[
+        str | None, option("--precision", help="fp32, bf16 (autocast), or auto: what the device does best.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, option("--set", help="Any other field, e.g. training.weight_decay=0.05 (repeatable).", panel=_RUN)
+    ] = None,
+    init_from_model: Annotated[
+        str | None, option("--init-from-model", help="Start with this model's weights, at step 0.", panel=_RUN)
+    ] = None,
+    fresh: Annotated[
+        bool, option("--fresh", help="Set an existing model of this name aside and start anew.", panel=_RUN)
+    ] = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Show the resolved config and stop.", panel=_RUN)] = False,
+    checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
+    json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
+) -> None:
+    """Train a model on text files or a dataset; the same command again goes on with it."""
+    from mypt.cli.progress import draw_training, show_config  # noqa: PLC0415 - rich wakes here
+    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
+
+    directory = ModelDirectory(checkpoint_dir, model_name)
+    base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
+    values = dict(context.params) | {"input_file": [*(input_file or []), *(files or [])] or None}
+    resolved = _resolve(context, values, config_file, None if fresh else directory, base)
+    show_config(resolved, quiet=json, to_stdout=dry_run)
+    if dry_run:
+        return
+
+    from mypt.cli.stopping import stop_on_signals  # noqa: PLC0415 - only when something runs
+
+    with stop_on_signals() as stop:
+        from mypt.core.train.run import train as run  # noqa: PLC0415 - torch wakes here
+
+        events = run(
+            resolved.config,
+            directory,
+            vocabulary_is_explicit=resolved.sources["model.vocab_size"] == "--set",
+            fresh=fresh,
+            init_from=base,
+            stop=stop,
+        )
+        draw_training(events, stop, as_json=json)
+    raise typer.Exit(stop.exit_code)
+
+
+def _resolve(
+    context: typer.Context,
+    values: dict[str, Any],
+    config_file: str | None,
+    existing: "ModelDirectory | None",
+    base: "ModelDirectory | None",
+) -> "Resolved":
+    """Layers, weakest first: saved model, preset or config file, environment, flags, --set."""
+    from mypt.records.presets import DEFAULT_PRESET, find_config  # noqa: PLC0415 - pydantic wakes here
+    from mypt.records.resolve import Layer, dotted_layer, overrides_layer, resolve  # noqa: PLC0415
+
+    given = {name: key for name, key in FLAGS.items() if values.get(name) is not None}
+    sources = {name: context.get_parameter_source(name) for name in given}
+    from_environment = {name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT"}
+    saved = _saved_layer(existing, base)
+    layers = [saved] if saved else []
+    if config_file or not saved:
+        source, config_values = find_config(config_file or DEFAULT_PRESET)
+        layers.append(Layer(source, config_values))
+    if {"input_file", "dataset_dir"} & set(given):
+        # A new source of text replaces the old one of either kind.
+        layers.append(dotted_layer("default", {"data.input_files": [], "data.dataset_dir": None}))
+    layers.append(dotted_layer("environment", {key: values[n] for n, key in given.items() if n in from_environment}))
+    layers.append(dotted_layer("flag", {key: values[n] for n, key in given.items() if n not in from_environment}))
+    layers.append(overrides_layer(values["set_"] or []))
+    return resolve(layers, where=config_file or "settings")
+
+
+def _saved_layer(existing: "ModelDirectory | None", base: "ModelDirectory | None") -> "Layer | None":
+    """What an existing model, or the model to start from, already decides."""
+    from mypt.errors import MyptError  # noqa: PLC0415
+    from mypt.records.resolve import Layer  # noqa: PLC0415
+
+    for directory, is_own in ((existing, True), (base, False)):
+        for state in directory.states() if directory else []:
+            try:
+                config, training = state.config(), state.training()
+            except MyptError:
+                continue  # a broken state: the engine will say so
+            if is_own:
+                values = {"training": training.training.model_dump(), "data": training.data.model_dump(mode="json")}
+            else:
+                values = {"data": {"tokenization": training.data.tokenization}}
+            return Layer(f"model {state.path.parent.name}", {"model": config.model_dump(), **values})
+    return None

@@ -1,0 +1,119 @@
+"""How generated text and conversions look."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from mypt.errors import MyptError
+from mypt.events import Converted, Event, Generated, Token, Warned
+from mypt.records.checkpoint import TrainingState
+from mypt.records.model import ModelConfig
+from mypt.records.sampling import SamplingConfig
+from mypt.units import human_count, human_duration
+
+
+def draw_generation(
+    events: Iterator[Event], config: SamplingConfig, *, load_s: float, quiet: bool, as_json: bool
+) -> None:
+    """Stream text to stdout as it is made; say the rest on stderr."""
+    prose = Console(stderr=True, highlight=False)
+    started: set[int] = set()
+    for event in events:
+        match event:
+            case Warned():
+                prose.print(f"[yellow]Warning:[/yellow] {event.message}")
+            case Token() if not as_json:
+                if event.sample not in started:
+                    started.add(event.sample)
+                    _begin_sample(prose, event.sample, config, quiet=quiet)
+                _write(event.text)
+            case Generated() if as_json:
+                _write(_as_json(event, load_s) + "\n")
+            case Generated():
+                _write("\n")
+                if not quiet:
+                    _show_speed(prose, event, load_s)
+            case _:
+                pass
+
+
+def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
+    """Say in one line what model is about to write."""
+    Console(stderr=True, highlight=False).print(
+        f"{state.model_name}: {human_count(config.parameters)} parameters, step {state.step:,}, "
+        f"{tokenizer} tokens, context {config.block_size}"
+        + (f", val loss {state.val_loss:.4f}" if state.val_loss is not None else ""),
+    )
+
+
+def draw_conversion(
+    jobs: Iterable[tuple[Path, Iterator[Converted]]], *, as_json: bool, go_on: bool
+) -> int:
+    """Draw each conversion; with `go_on` a failed one does not end the others.
+
+    Returns:
+        The number of failures.
+    """
+    prose = Console(stderr=True, highlight=False)
+    failures = 0
+    for path, events in jobs:
+        try:
+            for event in events:
+                if as_json:
+                    _write(event.as_json() + "\n")
+                else:
+                    _show_converted(prose, event)
+        except MyptError as problem:
+            if not go_on:
+                raise
+            failures += 1
+            prose.print(f"[red]{path}:[/red] {problem.message}", soft_wrap=True)
+    return failures
+
+
+def _begin_sample(prose: Console, number: int, config: SamplingConfig, *, quiet: bool) -> None:
+    if not quiet and config.num_samples > 1:
+        prose.print(f"── sample {number + 1} of {config.num_samples}", style="dim")
+
+
+def _show_speed(prose: Console, event: Generated, load_s: float) -> None:
+    speed = f", {event.tokens_per_s:,.0f} tokens/s" if event.tokens_per_s else ""
+    prose.print(
+        f"[{len(event.token_ids)} tokens{speed}; loading {human_duration(load_s)}, "
+        f"first token {human_duration(event.first_token_s)}; ended by {event.stopped_by}]",
+        style="dim",
+        markup=False,
+    )
+
+
+def _as_json(event: Generated, load_s: float) -> str:
+    fields = {
+        "schema": 1,
+        "sample": event.sample,
+        "prompt": event.prompt,
+        "text": event.text,
+        "token_ids": event.token_ids,
+        "stopped_by": event.stopped_by,
+        "tokens_per_s": event.tokens_per_s,
+        "load_s": load_s,
+        "first_token_s": event.first_token_s,
+    }
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _show_converted(prose: Console, event: Converted) -> None:
+    verb = "would convert" if event.dry_run else "converted"
+    optimizer = "with optimizer state" if event.has_optimizer else "without optimizer state"
+    prose.print(
+        f"{verb} {event.source} -> {event.target}: step {event.step:,}, {event.parameters:,} parameters, "
+        f"{event.tokenizer} tokens, {optimizer}",
+        soft_wrap=True,
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

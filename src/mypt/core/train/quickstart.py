@@ -1,0 +1,158 @@
+"""quickstart: from nothing to a small model in a few minutes, on text every Python carries.
+
+    standard library's documentation -> a model sized for the time -> training -> a sample
+"""
+
+import ast
+import sysconfig
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.data.corpus import read_corpus
+from mypt.core.device import Device, choose_device
+from mypt.core.generate.loaded import load_model
+from mypt.core.model.gpt import GPT
+from mypt.core.train.optimizer import build_optimizer
+from mypt.core.train.run import train
+from mypt.core.train.session import Progress, Session
+from mypt.durable import write_text
+from mypt.events import Event, Finished, Noted
+from mypt.records.model import ModelConfig
+from mypt.records.run import DataConfig, RunConfig, TrainingConfig
+from mypt.records.sampling import SamplingConfig
+
+Flavour = Literal["docs", "code"]
+
+_PROBED_STEPS = 20
+_WARMUP_STEPS = 5
+_LONGEST_CODE_CHARS = 6_000_000
+_SKIPPED_FOLDERS = {"test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
+
+
+def quickstart(
+    directory: ModelDirectory, *, minutes: float, flavour: Flavour, seed: int, device: str, stop: Callable[[], bool]
+) -> Iterator[Event]:
+    """Train a small character model for about `minutes` and let it write.
+
+    Args:
+        directory: where the model goes; an older quickstart is set aside.
+        minutes: training time; reading, evaluation and sampling come on top.
+        flavour: 'docs' (docstrings and language reference) or 'code' (library sources).
+        seed: the same seed gives the same model for the same number of steps.
+        device: as in TrainingConfig.
+        stop: asked after every step.
+    """
+    text_path = directory.path.parent / f"{directory.name}-{flavour}.txt"
+    text_path.parent.mkdir(parents=True, exist_ok=True)
+    text = library_docs() if flavour == "docs" else library_code()
+    write_text(text_path, text)
+    yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
+    config = quickstart_config(text_path, seed, device)
+    step_s = yield from _seconds_per_step(config)
+    steps = max(50, round(minutes * 60 / step_s))
+    yield Noted(f"time: {step_s * 1000:.0f} ms a step here, so {steps:,} steps fill {minutes:g} min")
+    interval = max(10, steps // 10)
+    training = config.training.model_copy(
+        update={"max_iters": steps, "eval_interval": interval, "warmup_iters": min(100, steps // 20)}
+    )
+    config = config.model_copy(update={"training": training})
+    for event in train(config, directory, fresh=True, stop=stop):
+        yield event
+        if isinstance(event, Finished) and event.reason == "stopped":
+            return
+    warnings: list[str] = []
+    loaded = load_model(directory, device, warnings.append)
+    settings = SamplingConfig(max_new_tokens=500, temperature=0.7, top_k=40, seed=seed)
+    yield from loaded.stream(_PROMPTS[flavour], settings)
+
+
+def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
+    """A model that two laptop cores teach to spell, and to call, in two minutes."""
+    return RunConfig(
+        name="quickstart",
+        model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=128),
+        training=TrainingConfig(
+            batch_size=8, learning_rate=3e-3, min_lr_ratio=0.02, weight_decay=0.1, eval_iters=32, seed=seed, device=device
+        ),
+        data=DataConfig(input_files=(str(text_path),), tokenization="char", val_fraction=0.05),
+    )
+
+
+def library_docs() -> str:
+    """The language reference that `help()` shows, and every docstring of the standard library."""
+    from pydoc_data.topics import topics  # noqa: PLC0415 - half a megabyte, for this function alone
+
+    return "\n\n".join([*topics.values(), *_docstrings()])
+
+
+def library_code() -> str:
+    """Sources of the standard library, up to a few million characters."""
+    texts, size = [], 0
+    for path in _library_sources():
+        source = _read_source(path)
+        texts.append(source)
+        size += len(source)
+        if size > _LONGEST_CODE_CHARS:
+            break
+    return "\n\n".join(texts)
+
+
+_DESCRIPTIONS = {"docs": "Python's own documentation", "code": "Python's own source code"}
+_PROMPTS = {"docs": "Return ", "code": "def "}
+
+
+def _docstrings() -> Iterator[str]:
+    for path in _library_sources():
+        try:
+            tree = ast.parse(_read_source(path))
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node)
+                if docstring:
+                    yield f"{_heading(node)}{docstring}"
+
+
+def _heading(node: ast.AST) -> str:
+    """A function's call shape above its docstring, as help() prints it."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return f"{node.name}({ast.unparse(node.args)})\n"
+    return f"class {node.name}\n" if isinstance(node, ast.ClassDef) else ""
+
+
+def _library_sources() -> list[Path]:
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = (path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts))
+    return sorted(paths)
+
+
+def _read_source(path: Path) -> str:
+    """A source file as text without characters beyond ASCII: fewer characters learn faster."""
+    return path.read_text(encoding="utf-8", errors="ignore").encode("ascii", "ignore").decode()
+
+
+def _seconds_per_step(config: RunConfig) -> Generator[Event, None, float]:
+    """Time a few steps of a throw-away copy of the run."""
+    device: Device = choose_device(config.training.device, config.training.precision)
+    corpus = yield from read_corpus(config.data)
+    model_config = config.model.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
+    model = GPT(model_config).to(device.torch).train()
+    optimizer = build_optimizer(model, config.training)
+    session = Session(
+        config.model_copy(update={"model": model_config}), corpus, model, optimizer, device, Progress(), None
+    )
+    loss = torch.zeros(())
+    for _ in range(_WARMUP_STEPS):
+        loss = session.train_step()
+    session.read_loss(loss)
+    device.synchronize()
+    started_s = time.monotonic()
+    for _ in range(_PROBED_STEPS):
+        session.read_loss(session.train_step())
+    return (time.monotonic() - started_s) / _PROBED_STEPS

@@ -1,0 +1,148 @@
+"""What the reading commands answer: one record each, drawn as a table or printed as JSON."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mypt.records.base import Record
+from mypt.records.budget import (
+    generation_memory,
+    optimal_tokens,
+    training_flops_per_token,
+    training_memory,
+)
+from mypt.records.dataset import DatasetManifest
+from mypt.records.model import ModelConfig
+from mypt.records.run import RunConfig
+
+
+class FileEntry(Record, frozen=True):
+    """One file and its size."""
+
+    name: str
+    size_bytes: int
+
+
+class StateEntry(Record, frozen=True):
+    """One saved state."""
+
+    step: int
+    path: str
+    size_bytes: int
+    val_loss: float | None
+
+
+class ModelReport(Record, frozen=True):
+    """What `inspect` says of a model."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    kind: Literal["model", "legacy checkpoint"] = "model"
+    name: str
+    path: str
+    parameters: int
+    step: int
+    tokens_seen: int
+    tokenizer: str
+    vocab_size: int = Field(description="Ids of the tokenizer; config.vocab_size may be padded.")
+    config: ModelConfig
+    loss: float | None = None
+    val_loss: float | None = None
+    bits_per_byte: float | None = None
+    initialized_from: str | None = None
+    run: RunConfig | None = Field(None, description="Hyper-parameters and data of the newest state.")
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: tuple[FileEntry, ...] = ()
+    states: tuple[StateEntry, ...] = ()
+    losses: tuple[float, ...] = Field((), description="Training losses of the last logged steps.")
+    val_losses: tuple[float, ...] = Field((), description="The last validation losses.")
+
+
+class DatasetReport(Record, frozen=True):
+    """What `inspect` says of a dataset."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    kind: Literal["dataset"] = "dataset"
+    path: str
+    tokenizer: str
+    train_tokens: int
+    val_tokens: int
+    documents: int
+    source_bytes: int
+    bytes_per_token: float
+    size_bytes: int
+    manifest: DatasetManifest
+
+
+class ParamsReport(Record, frozen=True):
+    """What `params` says of an architecture."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    config: ModelConfig
+    batch_size: int
+    precision: str
+    parameters: int
+    parameters_by_part: dict[str, int]
+    training_memory_bytes: int
+    training_memory_by_part: dict[str, int]
+    generation_memory_bytes: int
+    generation_memory_by_part: dict[str, int]
+    training_flops_per_token: int
+    optimal_tokens: int
+
+
+class PresetEntry(Record, frozen=True):
+    """One row of `configs`."""
+
+    name: str
+    description: str
+    parameters: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    batch_size: int
+    training_memory_bytes: int
+    generation_memory_bytes: int
+
+
+class ConfigsReport(Record, frozen=True):
+    """What `configs` says."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    presets: tuple[PresetEntry, ...]
+
+
+def params_report(model: ModelConfig, batch_size: int, precision: str) -> ParamsReport:
+    """Count an architecture's parameters, bytes and FLOPs."""
+    training = training_memory(model, batch_size, precision)
+    generation = generation_memory(model)
+    return ParamsReport(
+        config=model,
+        batch_size=batch_size,
+        precision=precision,
+        parameters=model.parameters,
+        parameters_by_part=model.parameter_count._asdict(),
+        training_memory_bytes=training.total,
+        training_memory_by_part=training._asdict(),
+        generation_memory_bytes=generation.total,
+        generation_memory_by_part=generation._asdict(),
+        training_flops_per_token=training_flops_per_token(model),
+        optimal_tokens=optimal_tokens(model),
+    )
+
+
+def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
+    """Describe a preset with its own batch size in fp32."""
+    model, batch_size = preset.model, preset.training.batch_size
+    return PresetEntry(
+        name=name,
+        description=preset.description,
+        parameters=model.parameters,
+        n_layer=model.n_layer,
+        n_head=model.n_head,
+        n_embd=model.n_embd,
+        block_size=model.block_size,
+        batch_size=batch_size,
+        training_memory_bytes=training_memory(model, batch_size).total,
+        generation_memory_bytes=generation_memory(model).total,
+    )

@@ -26,8 +26,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute can be anything
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    message = f"module 'mypt' has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module 'mypt' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

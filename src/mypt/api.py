@@ -25,7 +25,7 @@ def load(name: str, *, checkpoint_dir: str | Path = "checkpoints", device: str =
     Raises:
         CheckpointError: when there is no whole model of this name.
     """
-    from mypt.core.generate.loaded import load_model  # noqa: PLC0415 - torch wakes here
+    from mypt.core.generate.loaded import load_model
 
     return load_model(ModelDirectory(Path(checkpoint_dir), name), device, warnings.warn)
 
@@ -54,12 +54,14 @@ def train(
     Raises:
         MyptError: one of its kinds, for everything the caller can mend.
     """
-    from mypt.core.train.run import train as run  # noqa: PLC0415 - torch wakes here
+    from mypt.core.train.run import train as run
 
     source, values = find_config(preset)
     files = [input_files] if isinstance(input_files, str) else list(input_files)
     overrides = dotted_layer("settings", settings or {})
-    config = resolve([Layer(source, values), Layer("files", {"data": {"input_files": files}}), overrides], where="train")
+    config = resolve(
+        [Layer(source, values), Layer("files", {"data": {"input_files": files}}), overrides], where="train"
+    )
     root = Path(checkpoint_dir)
     return run(
         config.config,

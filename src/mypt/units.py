@@ -1,9 +1,13 @@
-"""Numbers for human eyes: counts, bytes, seconds. Pure functions."""
+"""Numbers for human eyes: counts, bytes, seconds, curves. Pure functions."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
 _KIB = 1024
+_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def human_count(count: float) -> str:
@@ -37,3 +41,15 @@ def human_duration(duration_s: float) -> str:
     if whole_s < _DAY_S:
         return f"{whole_s // _HOUR_S}h{whole_s % _HOUR_S // _MINUTE_S:02d}m"
     return f"{whole_s // _DAY_S}d{whole_s % _DAY_S // _HOUR_S:02d}h"
+
+
+def sparkline(values: Sequence[float], width: int = 48) -> str:
+    """Draw values as bars; more values than `width` are averaged in equal runs."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0
+    return "".join(_SPARKS[round((mean - low) * scale)] for mean in means)

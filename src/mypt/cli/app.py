@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,8 @@ def main() -> None:
     """Run the command line. The only place where errors become messages and exit codes."""
     for stream in (sys.stdout, sys.stderr):
         # Generated text holds any character; a terminal that cannot show one gets a '?'.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name=program_name())
     except MyptError as problem:
@@ -94,7 +96,7 @@ def same_command() -> str:
 
 def _report(problem: MyptError) -> None:
     if os.environ.get("MYPT_DEBUG"):
-        import traceback  # noqa: PLC0415 - only on demand
+        import traceback
 
         traceback.print_exception(problem)
     sys.stderr.write(f"Error: {problem.message}\n")

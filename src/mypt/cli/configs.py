@@ -14,10 +14,10 @@ def configs(
 ) -> None:
     """List the presets: sizes, memory, and what each is for."""
     del configs_dir  # the original's option: presets travel inside the package now
-    from mypt.cli.tables import show_configs, show_preset  # noqa: PLC0415 - rich wakes here
-    from mypt.records.presets import find_config, load_preset, preset_names  # noqa: PLC0415 - pydantic wakes here
-    from mypt.records.reports import ConfigsReport, preset_entry  # noqa: PLC0415
-    from mypt.records.resolve import Layer, resolve  # noqa: PLC0415
+    from mypt.cli.tables import show_configs, show_preset
+    from mypt.records.presets import find_config, load_preset, preset_names
+    from mypt.records.reports import ConfigsReport, preset_entry
+    from mypt.records.resolve import Layer, resolve
 
     if config_file:
         source, values = find_config(config_file)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
 
 
-def convert_legacy(  # noqa: PLR0913 - a command's options are its parameters
+def convert_legacy(
     name: ModelArgument = None,
     model_name: ModelName = None,
     checkpoint: Annotated[
@@ -23,11 +23,11 @@ def convert_legacy(  # noqa: PLR0913 - a command's options are its parameters
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Convert checkpoints of the original MyPT; the old files are kept."""
-    from mypt.cli.writing import draw_conversion  # noqa: PLC0415 - rich wakes here
+    from mypt.cli.writing import draw_conversion
 
     jobs = _jobs(pick_model(name, model_name), checkpoint, checkpoint_dir, every=all_)
 
-    from mypt.core.checkpoint.legacy import convert  # noqa: PLC0415 - torch wakes here
+    from mypt.core.checkpoint.legacy import convert
 
     problems = draw_conversion(
         ((path, convert(path, directory, dry_run=dry_run)) for path, directory in jobs), as_json=json, go_on=all_
@@ -43,30 +43,28 @@ def _jobs(name: str | None, checkpoint: str | None, root: Path, *, every: bool) 
         UsageError: when nothing or too much is named.
         CheckpointError: when there is nothing to convert.
     """
-    from mypt.core.checkpoint.legacy import legacy_files, newest_legacy  # noqa: PLC0415 - torch wakes here
-    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
-    from mypt.errors import CheckpointError, UsageError  # noqa: PLC0415
+    from mypt.core.checkpoint.legacy import legacy_files, newest_legacy
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.errors import CheckpointError, UsageError
 
     if every:
         folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-        jobs = [(newest_legacy(folder), ModelDirectory(root, folder.name)) for folder in folders if legacy_files(folder)]
+        jobs = [
+            (newest_legacy(folder), ModelDirectory(root, folder.name)) for folder in folders if legacy_files(folder)
+        ]
         if not jobs:
-            message = f"{root}: no old checkpoints here"
-            raise CheckpointError(message)
+            raise CheckpointError(f"{root}: no old checkpoints here")
         return jobs
     if checkpoint:
         inside = root / name / checkpoint if name else None
         path = inside if inside is not None and inside.is_file() else Path(checkpoint)
         if not path.is_file():
-            message = f"{path}: no such file"
-            raise CheckpointError(message)
+            raise CheckpointError(f"{path}: no such file")
         in_model_folder = path.resolve().parent.parent == root.resolve()
         return [(path, ModelDirectory(root, name or (path.resolve().parent.name if in_model_folder else path.stem)))]
     if name is None:
-        message = "say what to convert: --model-name NAME, --checkpoint FILE or --all"
-        raise UsageError(message)
+        raise UsageError("say what to convert: --model-name NAME, --checkpoint FILE or --all")
     directory = ModelDirectory(root, name)
     if not legacy_files(directory.path):
-        message = f"{directory.path}: no old checkpoint here"
-        raise CheckpointError(message)
+        raise CheckpointError(f"{directory.path}: no old checkpoint here")
     return [(newest_legacy(directory.path), directory)]

@@ -9,7 +9,7 @@ import typer
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, DeviceName, ModelArgument, ModelName, option, pick_model
 
 
-def generate(  # noqa: PLR0913 - a command's options are its parameters
+def generate(
     name: ModelArgument = None,
     model_name: ModelName = None,
     prompt: Annotated[str, option("--prompt", "-p", help="The text to continue.")] = "",
@@ -35,9 +35,9 @@ def generate(  # noqa: PLR0913 - a command's options are its parameters
     json: Annotated[bool, option("--json", help="Print one JSON object per sample on stdout.")] = False,
 ) -> None:
     """Continue a prompt with a trained model."""
-    from mypt.cli.writing import draw_generation, show_model_line  # noqa: PLC0415 - rich wakes here
-    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
-    from mypt.records.sampling import SamplingConfig  # noqa: PLC0415
+    from mypt.cli.writing import draw_generation, show_model_line
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.records.sampling import SamplingConfig
 
     settings = {
         "max_new_tokens": max_new_tokens,
@@ -55,7 +55,7 @@ def generate(  # noqa: PLR0913 - a command's options are its parameters
     directory = ModelDirectory(checkpoint_dir, pick_model(name, model_name) or "default")
 
     started_s = time.monotonic()
-    from mypt.core.generate.loaded import load_model  # noqa: PLC0415 - torch wakes here
+    from mypt.core.generate.loaded import load_model
 
     loaded = load_model(directory, device or "auto", lambda message: typer.echo(f"Warning: {message}", err=True))
     load_s = time.monotonic() - started_s

@@ -29,7 +29,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what is in a model, a dataset or an old checkpoint."""
-    from mypt.cli.tables import show_dataset, show_model  # noqa: PLC0415 - rich wakes here
+    from mypt.cli.tables import show_dataset, show_model
 
     wanted = model_name or target or "default"
     if legacy_checkpoint:
@@ -45,10 +45,10 @@ def inspect(
 
 
 def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
-    from mypt.core.checkpoint.report import report_model  # noqa: PLC0415 - pydantic wakes here
-    from mypt.core.checkpoint.store import ModelDirectory, no_such_model  # noqa: PLC0415
-    from mypt.core.data.report import report_dataset  # noqa: PLC0415
-    from mypt.records.dataset import DATASET_FILE  # noqa: PLC0415
+    from mypt.core.checkpoint.report import report_model
+    from mypt.core.checkpoint.store import ModelDirectory, no_such_model
+    from mypt.core.data.report import report_dataset
+    from mypt.records.dataset import DATASET_FILE
 
     path = Path(wanted)
     if (path / DATASET_FILE).is_file():
@@ -58,7 +58,11 @@ def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
     if path.name.startswith("step-") and path.is_dir():
         path = path.parent
     by_path = path.is_dir() and (any(path.glob("step-*")) or any(path.glob("*.pt")))
-    directory = ModelDirectory(path.absolute().parent, path.absolute().name) if by_path else ModelDirectory(checkpoint_dir, wanted)
+    directory = (
+        ModelDirectory(path.absolute().parent, path.absolute().name)
+        if by_path
+        else ModelDirectory(checkpoint_dir, wanted)
+    )
     if directory.states():
         return report_model(directory)
     if directory.has_legacy_files():
@@ -67,6 +71,6 @@ def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
 
 
 def _legacy(path: Path) -> "ModelReport":
-    from mypt.core.checkpoint.legacy import newest_legacy, report_legacy  # noqa: PLC0415 - torch wakes here
+    from mypt.core.checkpoint.legacy import newest_legacy, report_legacy
 
     return report_legacy(path if path.is_file() else newest_legacy(path))

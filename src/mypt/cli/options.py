@@ -28,7 +28,7 @@ def complete_model(incomplete: str) -> list[str]:
 
 def complete_preset(incomplete: str) -> list[str]:
     """Names of the shipped presets."""
-    from mypt.records.presets import presets_directory  # noqa: PLC0415 - pydantic wakes only at TAB
+    from mypt.records.presets import presets_directory
 
     return sorted(path.stem for path in presets_directory().glob(f"{incomplete}*.json"))
 
@@ -37,9 +37,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(metavar="[NAME]", help="The model's name.", show_default=False, autocompletion=complete_model),
 ]
-ModelName = Annotated[
-    str | None, option("--model-name", help="The model's name.", autocompletion=complete_model)
-]
+ModelName = Annotated[str | None, option("--model-name", help="The model's name.", autocompletion=complete_model)]
 CheckpointDir = Annotated[
     Path, option("--checkpoint-dir", help="Where models live (default: checkpoints).", env="MYPT_CHECKPOINTS")
 ]
@@ -62,8 +60,7 @@ def pick_model(argument: str | None, name: str | None) -> str | None:
         UsageError: when both name different ones.
     """
     if argument and name and argument != name:
-        from mypt.errors import UsageError  # noqa: PLC0415 - nothing of ours wakes during --help
+        from mypt.errors import UsageError
 
-        message = f"two model names: {argument} and {name}"
-        raise UsageError(message)
+        raise UsageError(f"two model names: {argument} and {name}")
     return name or argument

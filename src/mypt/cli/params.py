@@ -17,7 +17,7 @@ from mypt.cli.options import (
 )
 
 
-def params(  # noqa: PLR0913 - a command's options are its parameters
+def params(
     name: ModelArgument = None,
     model_name: ModelName = None,
     config_file: ConfigFile = None,
@@ -33,20 +33,18 @@ def params(  # noqa: PLR0913 - a command's options are its parameters
     json: Json = False,
 ) -> None:
     """Count parameters, memory and compute of a config, a model or given sizes."""
-    from mypt.cli.tables import show_params  # noqa: PLC0415 - rich wakes here
-    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
-    from mypt.errors import UsageError  # noqa: PLC0415
-    from mypt.records.presets import DEFAULT_PRESET, find_config  # noqa: PLC0415
-    from mypt.records.reports import params_report  # noqa: PLC0415
-    from mypt.records.resolve import Layer, dotted_layer, resolve  # noqa: PLC0415
+    from mypt.cli.tables import show_params
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.errors import UsageError
+    from mypt.records.presets import DEFAULT_PRESET, find_config
+    from mypt.records.reports import params_report
+    from mypt.records.resolve import Layer, dotted_layer, resolve
 
     if precision not in {"fp32", "bf16"}:
-        message = f"--precision {precision}: should be fp32 or bf16"
-        raise UsageError(message)
+        raise UsageError(f"--precision {precision}: should be fp32 or bf16")
     wanted = pick_model(name, model_name)
     if wanted and config_file:
-        message = f"give a model ({wanted}) or a config ({config_file}), not both"
-        raise UsageError(message)
+        raise UsageError(f"give a model ({wanted}) or a config ({config_file}), not both")
     directory = ModelDirectory(checkpoint_dir, wanted) if wanted else None
     if directory is not None and directory.states():
         state = directory.states()[0]

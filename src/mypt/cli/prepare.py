@@ -8,7 +8,7 @@ import typer
 from mypt.cli.options import Files, option
 
 
-def prepare_dataset(  # noqa: PLR0913 - a command's options are its parameters
+def prepare_dataset(
     files: Files = None,
     input_files: Annotated[
         list[str] | None, option("--input-files", "--input-file", help="Text files, folders or globs.")
@@ -31,15 +31,17 @@ def prepare_dataset(  # noqa: PLR0913 - a command's options are its parameters
 ) -> None:
     """Encode text files into a dataset that training maps from disk."""
     del no_normalize, no_filter, no_dedup  # the original's switches: text is always kept as it is
-    from mypt.cli.progress import draw_preparation  # noqa: PLC0415 - rich wakes here
-    from mypt.core.data.prepare import prepare_dataset as run  # noqa: PLC0415 - numpy wakes here
-    from mypt.errors import UsageError  # noqa: PLC0415
-    from mypt.records.run import DataConfig  # noqa: PLC0415 - pydantic wakes here
+    from mypt.cli.progress import draw_preparation
+    from mypt.core.data.prepare import prepare_dataset as run
+    from mypt.errors import UsageError
+    from mypt.records.run import DataConfig
 
     sources = [*(input_files or []), *(files or [])]
     if not sources or out_dir is None:
-        message = "input files and --out-dir are needed"
-        raise UsageError(message, hint="For example: mypt prepare-dataset books/*.txt --out-dir data/books")
+        raise UsageError(
+            "input files and --out-dir are needed",
+            hint="For example: mypt prepare-dataset books/*.txt --out-dir data/books",
+        )
     settings = {"tokenization": tokenization, "val_fraction": val_fraction, "encoding_errors": encoding_errors}
     given = {key: value for key, value in settings.items() if value is not None}
     config = DataConfig.parse({"input_files": sources, **given}, where="prepare-dataset")

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from mypt.cli.consoles import data_console, prose_console
 from mypt.cli.stopping import StopRequest
 from mypt.cli.tables import config_table
 from mypt.events import (
@@ -28,17 +30,17 @@ from mypt.events import (
     Warned,
 )
 from mypt.records.resolve import Resolved
-from mypt.units import human_bytes, human_count, human_duration
+from mypt.units import human_bytes, human_count, human_duration, sparkline
 
 _PLAIN_LINE_S = 1.0
-_SPARK_WIDTH = 48
-_SPARKS = "▁▂▃▄▅▆▇█"
+_BAR_WIDTH = 48
 
 
 def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
     """Print every setting with its source: as data in a dry run, as prose before a run."""
     if to_stdout or not quiet:
-        Console(stderr=not to_stdout, highlight=False).print(config_table(resolved.config, resolved.sources))
+        console = data_console() if to_stdout else prose_console()
+        console.print(config_table(resolved.config, resolved.sources))
 
 
 def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) -> None:
@@ -49,8 +51,7 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) 
         for event in events:
             training = training or isinstance(event, RunPlanned)
             if view is None:
-                sys.stdout.write(event.as_json() + "\n")
-                sys.stdout.flush()
+                _write(event.as_json() + "\n")
             else:
                 view.draw(event)
             if stop() and not training:
@@ -62,7 +63,7 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) 
         if close is not None:
             close()
     if stop() and view is not None:
-        from mypt.cli.app import same_command  # noqa: PLC0415 - app imports this module's commands
+        from mypt.cli.app import same_command
 
         view.say(f"Stopped. Go on with:  {same_command()}" if training else "Stopped before the first step.")
 
@@ -71,10 +72,9 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
     """Draw the making of a dataset."""
     if as_json:
         for event in events:
-            sys.stdout.write(event.as_json() + "\n")
-            sys.stdout.flush()
+            _write(event.as_json() + "\n")
         return
-    console = Console(stderr=True, highlight=False)
+    console = prose_console()
     reading = _Reading(console)
     for event in events:
         match event:
@@ -97,30 +97,17 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
 
 def show_next_steps(model_name: str) -> None:
     """Name the three commands that follow a quickstart."""
-    from mypt.cli.app import program_name  # noqa: PLC0415 - app imports this module's commands
+    from mypt.cli.app import program_name
 
     program = program_name()
-    console = Console(stderr=True, highlight=False)
-    console.print("\n[bold]Next:[/bold]")
+    console = prose_console()
+    console.print("\nNext:", style="bold")
     for command, meaning in (
         (f'{program} generate {model_name} --prompt "Return the "', "let it write more"),
         (f"{program} inspect {model_name}", "see what was trained"),
         (f"{program} train YOUR.txt --model-name mine --config-file tiny", "train on your own text"),
     ):
-        console.print(f"  [cyan]{command}[/cyan]", soft_wrap=True, end="")
-        console.print(f"   # {meaning}", style="dim", soft_wrap=True)
-
-
-def sparkline(values: list[float], width: int = _SPARK_WIDTH) -> str:
-    """Draw values as bars; more values than `width` are averaged in equal runs."""
-    if not values:
-        return ""
-    width = min(width, len(values))
-    edges = [round(index * len(values) / width) for index in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
-    low, high = min(means), max(means)
-    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0
-    return "".join(_SPARKS[round((mean - low) * scale)] for mean in means)
+        console.print(Text.assemble("  ", (command, "cyan"), (f"   # {meaning}", "dim")), soft_wrap=True)
 
 
 class _Reading:
@@ -143,7 +130,11 @@ class _Reading:
         elif self._console.is_terminal:
             if self._bar is None:
                 self._bar = Progress(
-                    TextColumn("reading"), BarColumn(), TextColumn("{task.description}"), console=self._console, transient=True
+                    TextColumn("reading"),
+                    BarColumn(),
+                    TextColumn("{task.description}"),
+                    console=self._console,
+                    transient=True,
                 )
                 self._task = self._bar.add_task("", total=event.total_bytes)
                 self._bar.start()
@@ -160,52 +151,43 @@ class TrainingView:
     """How each event of a run looks. Prose and progress on stderr, generated text on stdout."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = prose_console()
         self._reading = _Reading(self._console)
         self._live: Live | None = None
         self._bar = Progress(
-            TextColumn("step"), BarColumn(bar_width=_SPARK_WIDTH), MofNCompleteColumn(), TextColumn("{task.description}")
+            TextColumn("step"),
+            BarColumn(bar_width=_BAR_WIDTH),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
         )
         self._task: TaskID | None = None
         self._plan: RunPlanned | None = None
         self._losses: list[float] = []
         self._last_step: StepDone | None = None
-        self._last_val: Evaluated | None = None
         self._last_line_s = -_PLAIN_LINE_S
+        self._sampling = False
+        self._drawers: dict[type[Event], Callable[[Any], None]] = {
+            Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
+            Noted: lambda event: self.say(event.message),
+            TextRead: self._reading.update,
+            RunPlanned: self._begin,
+            StepDone: self._step,
+            Evaluated: self._evaluated,
+            Saved: self._saved,
+            Finished: self._finish,
+            Token: self._token,
+            Generated: lambda _: _write("\n"),
+        }
 
     def draw(self, event: Event) -> None:
-        """Show one event."""
-        match event:
-            case Warned():
-                self._console.print(f"[yellow]Warning:[/yellow] {event.message}")
-            case Noted():
-                self.say(event.message)
-            case TextRead():
-                self._reading.update(event)
-            case RunPlanned():
-                self._begin(event)
-            case StepDone():
-                self._step(event)
-            case Evaluated():
-                self._evaluated(event)
-            case Saved():
-                self._saved(event)
-            case Finished():
-                self._finish(event)
-            case Token():
-                if event.sample == 0 and not self._sampling:
-                    self._begin_sample()
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
-            case Generated():
-                sys.stdout.write("\n")
-                sys.stdout.flush()
-            case _:
-                pass
+        """Show one event; kinds without a look are passed over."""
+        drawer = self._drawers.get(type(event))
+        if drawer is not None:
+            drawer(event)
 
-    def say(self, message: str) -> None:
-        """Print one line of prose."""
-        self._console.print(message, soft_wrap=True)
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print one line of prose; a part is text, or text with its style."""
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -214,11 +196,11 @@ class TrainingView:
             self._live.stop()
             self._live = None
 
-    _sampling = False
-
-    def _begin_sample(self) -> None:
-        self._sampling = True
-        self._console.print("\n[bold]It writes:[/bold]")
+    def _token(self, event: Token) -> None:
+        if not self._sampling:
+            self._sampling = True
+            self.say(("\nIt writes:", "bold"))
+        _write(event.text)
 
     def _begin(self, plan: RunPlanned) -> None:
         self._plan = plan
@@ -239,15 +221,13 @@ class TrainingView:
             self.say(f"{self._label(event.step)}  {_metrics(event)}, ETA {human_duration(event.eta_s)}")
 
     def _evaluated(self, event: Evaluated) -> None:
-        self._last_val = event
-        train = f"train {self._losses[-1]:.4f}  " if self._losses else ""
-        self.say(
-            f"{self._label(event.step)}  {train}[bold]val {event.val_loss:.4f}[/bold]  {event.bits_per_byte:.3f} bits/byte"
-        )
+        train = f"  train {self._losses[-1]:.4f}" if self._losses else ""
+        val = (f"val {event.val_loss:.4f}", "bold")
+        self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte")
 
     def _saved(self, event: Saved) -> None:
-        told = f"{self._label(event.step)}  saved {event.path} ({human_bytes(event.size_bytes)}, {human_duration(event.elapsed_s)})"
-        self._console.print(told, style="dim", soft_wrap=True)
+        cost = f"{human_bytes(event.size_bytes)}, {human_duration(event.elapsed_s)}"
+        self.say((f"{self._label(event.step)}  saved {event.path} ({cost})", "dim"))
 
     def _finish(self, event: Finished) -> None:
         self.close()
@@ -257,10 +237,9 @@ class TrainingView:
         losses = f"loss {event.loss:.4f}" if event.loss is not None else ""
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
-        self.say(
-            f"[bold]{'Done' if event.reason == 'completed' else 'Saved'}[/bold] at step {event.step:,}: {losses}, "
-            f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}. Model: {event.path}"
-        )
+        verb = "Done" if event.reason == "completed" else "Saved"
+        speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
+        self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
 
     def _label(self, step: int) -> str:
         total = self._plan.max_iters if self._plan else step
@@ -270,7 +249,7 @@ class TrainingView:
         lines = [Text(_metrics(self._last_step))] if self._last_step else []
         if self._losses:
             curve = Text("loss ", style="dim")
-            curve.append(sparkline(self._losses), style="cyan")
+            curve.append(sparkline(self._losses, _BAR_WIDTH), style="cyan")
             first, last = self._losses[0], self._losses[-1]
             curve.append(f" {first:.2f} → {last:.2f}", style="dim")
             lines.append(curve)
@@ -284,10 +263,8 @@ def header(plan: RunPlanned) -> Table:
     grid.add_column()
     precision = "" if plan.device.startswith(plan.precision) else f", {plan.precision}"
     grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}{precision}")
-    grid.add_row(
-        "text",
-        f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens ({plan.tokenizer}, {plan.vocab_size:,} ids)",
-    )
+    tokens = f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens"
+    grid.add_row("text", f"{tokens} ({plan.tokenizer}, {plan.vocab_size:,} ids)")
     start = f"from step {plan.start_step:,} to {plan.max_iters:,}" if plan.start_step else f"{plan.max_iters:,} steps"
     passes = f"{plan.epochs:.2f} epochs: " if plan.epochs < 10 else f"{plan.epochs:,.0f} epochs: "  # noqa: PLR2004
     seen = "all of the text" if plan.epochs >= 1 else f"{plan.coverage:.1%} of the text"
@@ -299,3 +276,8 @@ def header(plan: RunPlanned) -> Table:
 
 def _metrics(event: StepDone) -> str:
     return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {human_count(event.tokens_per_s)} tokens/s"
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

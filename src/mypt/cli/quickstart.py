@@ -23,17 +23,16 @@ def quickstart(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Train a small GPT on text this machine already has, and let it write."""
-    from mypt.cli.progress import draw_training, show_next_steps  # noqa: PLC0415 - rich wakes here
-    from mypt.cli.stopping import stop_on_signals  # noqa: PLC0415
-    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
-    from mypt.errors import UsageError  # noqa: PLC0415
+    from mypt.cli.progress import draw_training, show_next_steps
+    from mypt.cli.stopping import stop_on_signals
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.errors import UsageError
 
     if text not in {"docs", "code"}:
-        message = f"--text {text}: should be docs or code"
-        raise UsageError(message)
+        raise UsageError(f"--text {text}: should be docs or code")
     directory = ModelDirectory(checkpoint_dir, MODEL_NAME)
     with stop_on_signals() as stop:
-        from mypt.core.train.quickstart import quickstart as run  # noqa: PLC0415 - torch wakes here
+        from mypt.core.train.quickstart import quickstart as run
 
         flavour = "code" if text == "code" else "docs"
         events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)

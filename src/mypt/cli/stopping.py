@@ -1,7 +1,7 @@
 """Signals -> a polite request to stop. The engine saves; the exit code names the signal."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -30,7 +30,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals() -> Generator[StopRequest]:
     """Turn Ctrl-C and SIGTERM into a StopRequest; a second Ctrl-C leaves at once."""
     request = StopRequest()
     known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]

@@ -1,15 +1,16 @@
 """How reports look: one function per record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from mypt.cli.consoles import data_console
 from mypt.records.base import flatten
 from mypt.records.model import ModelConfig
 from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
 from mypt.records.run import RunConfig
-from mypt.units import human_bytes, human_count
+from mypt.units import human_bytes, human_count, sparkline
 
 
 def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
@@ -27,21 +28,23 @@ def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
 
 def show_model(report: ModelReport) -> None:
     """Draw what is in a model."""
-    console = _console()
+    console = data_console()
     grid = _grid()
-    grid.add_row(report.kind, f"[bold]{report.name}[/bold]  ({report.path})")
+    grid.add_row(report.kind, Text.assemble((report.name, "bold"), f"  ({report.path})"))
     grid.add_row("parameters", f"{report.parameters:,}  ({human_count(report.parameters)})")
     grid.add_row("architecture", _architecture(report.config))
     grid.add_row("tokenizer", f"{report.tokenizer}, {report.vocab_size:,} ids")
     of_total = f" of {report.run.training.max_iters:,}" if report.run else ""
     grid.add_row("progress", f"step {report.step:,}{of_total}, {human_count(report.tokens_seen)} tokens seen")
     if report.loss is not None:
-        val = "" if report.val_loss is None else f", val {report.val_loss:.4f} ({report.bits_per_byte or 0:.3f} bits/byte)"
+        val = (
+            ""
+            if report.val_loss is None
+            else f", val {report.val_loss:.4f} ({report.bits_per_byte or 0:.3f} bits/byte)"
+        )
         grid.add_row("loss", f"train {report.loss:.4f}{val}")
     if report.losses:
-        from mypt.cli.progress import sparkline  # noqa: PLC0415 - progress draws tables too
-
-        grid.add_row("last losses", f"{sparkline(list(report.losses))}  {report.losses[0]:.2f} → {report.losses[-1]:.2f}")
+        grid.add_row("last losses", f"{sparkline(report.losses)}  {report.losses[0]:.2f} → {report.losses[-1]:.2f}")
     if report.initialized_from:
         grid.add_row("started from", report.initialized_from)
     if report.run:
@@ -68,9 +71,9 @@ def show_model(report: ModelReport) -> None:
 
 def show_dataset(report: DatasetReport) -> None:
     """Draw what is in a dataset."""
-    console = _console()
+    console = data_console()
     grid = _grid()
-    grid.add_row("dataset", f"[bold]{report.path}[/bold]")
+    grid.add_row("dataset", Text(report.path, style="bold"))
     grid.add_row("tokens", f"{report.train_tokens:,} training + {report.val_tokens:,} validation ({report.tokenizer})")
     grid.add_row("documents", f"{report.documents:,} in {len(report.manifest.sources):,} files")
     grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
@@ -86,8 +89,8 @@ def show_dataset(report: DatasetReport) -> None:
 
 def show_params(report: ParamsReport, source: str) -> None:
     """Draw what an architecture costs."""
-    console = _console()
-    console.print(f"[bold]{source}[/bold]: {_architecture(report.config)}\n")
+    console = data_console()
+    console.print(Text.assemble((source, "bold"), f": {_architecture(report.config)}\n"))
     parameters = _columns("parameters", "count", "share")
     for part, count in report.parameters_by_part.items():
         if count:
@@ -107,14 +110,16 @@ def show_params(report: ParamsReport, source: str) -> None:
         "total", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
     )
     console.print(memory)
-    tokens = report.batch_size * report.config.block_size
-    flops = report.training_flops_per_token
-    console.print(
-        f"\nTraining: estimated for batch {report.batch_size} x {report.config.block_size} = {tokens:,} tokens a step, "
-        f"{report.precision}. Generation: one sequence with a full cache, fp32."
-        f"\nCompute: {human_count(flops)}FLOP per training token (6 N + 12 L C T; Kaplan et al. 2020, Chowdhery et al. 2022)."
-        f"\nCompute-optimal text: about {human_count(report.optimal_tokens)} tokens, 20 per parameter (Hoffmann et al. 2022).",
-    )
+    context = report.config.block_size
+    notes = _grid()
+    notes.add_row("training", f"estimated for {report.batch_size} x {context} tokens a step, {report.precision}")
+    notes.add_row("generation", "estimated for one sequence with a full cache, fp32")
+    compute = f"{human_count(report.training_flops_per_token)} FLOP per training token: 6 N + 12 L C T"
+    notes.add_row("compute", f"{compute} (Kaplan et al. 2020, Chowdhery et al. 2022)")
+    optimal = f"about {human_count(report.optimal_tokens)} tokens, 20 per parameter"
+    notes.add_row("best text size", f"{optimal} (Hoffmann et al. 2022)")
+    console.print()
+    console.print(notes)
 
 
 def show_configs(report: ConfigsReport) -> None:
@@ -132,7 +137,7 @@ def show_configs(report: ConfigsReport) -> None:
             human_bytes(entry.generation_memory_bytes),
             entry.description,
         )
-    console = _console()
+    console = data_console()
     console.print(table)
     console.print("\nMemory is estimated in fp32 at the preset's own batch size. More: mypt params PRESET", style="dim")
 
@@ -140,7 +145,7 @@ def show_configs(report: ConfigsReport) -> None:
 def show_preset(source: str, config: RunConfig) -> None:
     """Draw one preset or config file whole."""
     sources = dict.fromkeys((key for key, _ in flatten(config.model_dump())), source)
-    _console().print(config_table(config, sources))
+    data_console().print(config_table(config, sources))
 
 
 def _architecture(config: ModelConfig) -> str:
@@ -159,13 +164,9 @@ def _title(config: RunConfig) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "-"
-    if isinstance(value, tuple | list):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(str, value)) or "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
 
 
 def _grid() -> Table:

@@ -39,7 +39,7 @@ FLAGS = {
 }
 
 
-def train(  # noqa: PLR0913 - a command's options are its parameters
+def train(
     context: typer.Context,
     files: Files = None,
     model_name: Annotated[str, option("--model-name", help="Name of the model (default: default).")] = "default",
@@ -71,7 +71,9 @@ def train(  # noqa: PLR0913 - a command's options are its parameters
     batch_size: Annotated[
         int | None, option("--batch-size", help="Sequences per optimizer step.", panel=_TRAINING)
     ] = None,
-    learning_rate: Annotated[float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)] = None,
+    learning_rate: Annotated[
+        float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)
+    ] = None,
     eval_interval: Annotated[
         int | None, option("--eval-interval", help="Steps between evaluations.", panel=_TRAINING)
     ] = None,
@@ -82,14 +84,19 @@ def train(  # noqa: PLR0913 - a command's options are its parameters
         int | None,
         option("--save-interval", help="Steps between checkpoints; as eval_interval if not set.", panel=_TRAINING),
     ] = None,
-    log_interval: Annotated[int | None, option("--log-interval", help="Steps between logged losses.", panel=_TRAINING)] = None,
-    seed: Annotated[int | None, option("--seed", help="Seed of weights, data order and dropout.", panel=_TRAINING)] = None,
+    log_interval: Annotated[
+        int | None, option("--log-interval", help="Steps between logged losses.", panel=_TRAINING)
+    ] = None,
+    seed: Annotated[
+        int | None, option("--seed", help="Seed of weights, data order and dropout.", panel=_TRAINING)
+    ] = None,
     device: DeviceName = None,
     precision: Annotated[
         str | None, option("--precision", help="fp32, bf16 (autocast), or auto: what the device does best.")
     ] = None,
     set_: Annotated[
-        list[str] | None, option("--set", help="Any other field, e.g. training.weight_decay=0.05 (repeatable).", panel=_RUN)
+        list[str] | None,
+        option("--set", help="Any other field, e.g. training.weight_decay=0.05 (repeatable).", panel=_RUN),
     ] = None,
     init_from_model: Annotated[
         str | None, option("--init-from-model", help="Start with this model's weights, at step 0.", panel=_RUN)
@@ -102,8 +109,8 @@ def train(  # noqa: PLR0913 - a command's options are its parameters
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Train a model on text files or a dataset; the same command again goes on with it."""
-    from mypt.cli.progress import draw_training, show_config  # noqa: PLC0415 - rich wakes here
-    from mypt.core.checkpoint.store import ModelDirectory  # noqa: PLC0415 - pydantic wakes here
+    from mypt.cli.progress import draw_training, show_config
+    from mypt.core.checkpoint.store import ModelDirectory
 
     directory = ModelDirectory(checkpoint_dir, model_name)
     base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
@@ -113,10 +120,10 @@ def train(  # noqa: PLR0913 - a command's options are its parameters
     if dry_run:
         return
 
-    from mypt.cli.stopping import stop_on_signals  # noqa: PLC0415 - only when something runs
+    from mypt.cli.stopping import stop_on_signals
 
     with stop_on_signals() as stop:
-        from mypt.core.train.run import train as run  # noqa: PLC0415 - torch wakes here
+        from mypt.core.train.run import train as run
 
         events = run(
             resolved.config,
@@ -138,8 +145,8 @@ def _resolve(
     base: "ModelDirectory | None",
 ) -> "Resolved":
     """Layers, weakest first: saved model, preset or config file, environment, flags, --set."""
-    from mypt.records.presets import DEFAULT_PRESET, find_config  # noqa: PLC0415 - pydantic wakes here
-    from mypt.records.resolve import Layer, dotted_layer, overrides_layer, resolve  # noqa: PLC0415
+    from mypt.records.presets import DEFAULT_PRESET, find_config
+    from mypt.records.resolve import Layer, dotted_layer, overrides_layer, resolve
 
     given = {name: key for name, key in FLAGS.items() if values.get(name) is not None}
     sources = {name: context.get_parameter_source(name) for name in given}
@@ -160,8 +167,8 @@ def _resolve(
 
 def _saved_layer(existing: "ModelDirectory | None", base: "ModelDirectory | None") -> "Layer | None":
     """What an existing model, or the model to start from, already decides."""
-    from mypt.errors import MyptError  # noqa: PLC0415
-    from mypt.records.resolve import Layer  # noqa: PLC0415
+    from mypt.errors import MyptError
+    from mypt.records.resolve import Layer
 
     for directory, is_own in ((existing, True), (base, False)):
         for state in directory.states() if directory else []:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
+from mypt.cli.consoles import prose_console
 from mypt.errors import MyptError
 from mypt.events import Converted, Event, Generated, Token, Warned
 from mypt.records.checkpoint import TrainingState
@@ -19,12 +21,12 @@ def draw_generation(
     events: Iterator[Event], config: SamplingConfig, *, load_s: float, quiet: bool, as_json: bool
 ) -> None:
     """Stream text to stdout as it is made; say the rest on stderr."""
-    prose = Console(stderr=True, highlight=False)
+    prose = prose_console()
     started: set[int] = set()
     for event in events:
         match event:
             case Warned():
-                prose.print(f"[yellow]Warning:[/yellow] {event.message}")
+                prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
             case Token() if not as_json:
                 if event.sample not in started:
                     started.add(event.sample)
@@ -42,22 +44,20 @@ def draw_generation(
 
 def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
     """Say in one line what model is about to write."""
-    Console(stderr=True, highlight=False).print(
+    prose_console().print(
         f"{state.model_name}: {human_count(config.parameters)} parameters, step {state.step:,}, "
         f"{tokenizer} tokens, context {config.block_size}"
         + (f", val loss {state.val_loss:.4f}" if state.val_loss is not None else ""),
     )
 
 
-def draw_conversion(
-    jobs: Iterable[tuple[Path, Iterator[Converted]]], *, as_json: bool, go_on: bool
-) -> int:
+def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Converted]]], *, as_json: bool, go_on: bool) -> int:
     """Draw each conversion; with `go_on` a failed one does not end the others.
 
     Returns:
         The number of failures.
     """
-    prose = Console(stderr=True, highlight=False)
+    prose = prose_console()
     failures = 0
     for path, events in jobs:
         try:
@@ -70,7 +70,7 @@ def draw_conversion(
             if not go_on:
                 raise
             failures += 1
-            prose.print(f"[red]{path}:[/red] {problem.message}", soft_wrap=True)
+            prose.print(Text.assemble((f"{path}: ", "red"), problem.message), soft_wrap=True)
     return failures
 
 
@@ -85,7 +85,6 @@ def _show_speed(prose: Console, event: Generated, load_s: float) -> None:
         f"[{len(event.token_ids)} tokens{speed}; loading {human_duration(load_s)}, "
         f"first token {human_duration(event.first_token_s)}; ended by {event.stopped_by}]",
         style="dim",
-        markup=False,
     )
 
 

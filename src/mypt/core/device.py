@@ -1,7 +1,7 @@
 """Where the work happens: device, precision, threads, rank and world size as one frozen value."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +36,7 @@ class Device:
         return f"cpu ({torch.get_num_threads()} threads)" if self.kind == "cpu" else self.kind
 
     @contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> Generator[None]:
         """Run matrix products in bf16 where the precision says so; weights stay fp32."""
         with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             yield
@@ -64,8 +64,7 @@ def choose_device(name: str = "auto", precision: str = "auto") -> Device:
     if precision == "auto":
         precision = "bf16" if has_bf16 else "fp32"
     if precision == "bf16" and kind != "cpu" and not has_bf16:
-        message = f"precision bf16: {name} does not have it"
-        raise UsageError(message, hint="Use --precision fp32.")
+        raise UsageError(f"precision bf16: {name} does not have it", hint="Use --precision fp32.")
     return Device(
         kind,
         index,
@@ -78,8 +77,9 @@ def choose_device(name: str = "auto", precision: str = "auto") -> Device:
 def make_deterministic() -> None:
     """Ask for kernels that give the same bits every time. Call before the first CUDA work."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
     # It would also fill every fresh tensor with NaN, to expose reads of unset memory: pure cost.
+    # pyrefly: ignore [missing-attribute] - torch makes it a property of the module at run time
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
@@ -99,5 +99,4 @@ def _parse(name: str) -> tuple[Kind, int | None]:
             return "cuda", index
     present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     present += ["mps"] if torch.backends.mps.is_available() else []
-    message = f"device {name}: this machine does not have it"
-    raise UsageError(message, hint=f"Here: auto, {', '.join(present)}")
+    raise UsageError(f"device {name}: this machine does not have it", hint=f"Here: auto, {', '.join(present)}")

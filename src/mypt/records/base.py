@@ -18,9 +18,7 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
     """One JSON object. Unknown keys, wrong types and NaN are refused."""
 
     @classmethod
-    def parse(
-        cls, data: Mapping[str, Any] | str | bytes, *, where: str, error: type[MyptError] = UsageError
-    ) -> Self:
+    def parse(cls, data: Mapping[str, Any] | str | bytes, *, where: str, error: type[MyptError] = UsageError) -> Self:
         """Validate `data` (JSON text or its decoded form); `where` names its origin in errors.
 
         Raises:

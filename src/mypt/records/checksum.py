@@ -22,5 +22,4 @@ def require_checksum(record: Record, found: str, path: Path, error: type[MyptErr
         error: when they differ.
     """
     if found != checksum_of(record):
-        message = f"{path}: the file does not match its own checksum (it was changed or damaged)"
-        raise error(message)
+        raise error(f"{path}: the file does not match its own checksum (it was changed or damaged)")

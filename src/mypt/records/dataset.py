@@ -86,8 +86,10 @@ def read_dataset_manifest(directory: Path) -> DatasetManifest:
     """
     path = directory / DATASET_FILE
     if not path.is_file():
-        message = f"{directory}: no {DATASET_FILE} here, so this is not a (finished) dataset"
-        raise DataError(message, hint="Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR")
+        raise DataError(
+            f"{directory}: no {DATASET_FILE} here, so this is not a (finished) dataset",
+            hint="Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR",
+        )
     manifest = DatasetManifest.read(path, error=DataError)
     require_checksum(manifest, manifest.checksum, path, DataError)
     return manifest

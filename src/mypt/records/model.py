@@ -51,8 +51,7 @@ class ParameterCount(NamedTuple):
 def _whole(value: object) -> object:
     """Refuse booleans where JSON-minded readers would take `true` for 1."""
     if isinstance(value, bool):
-        msg = "should be a whole number, not true or false"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic reports ValueError as a fault of the field
+        raise ValueError("should be a whole number, not true or false")  # noqa: TRY004 - pydantic reports ValueError as a fault of the field
     return value
 
 
@@ -67,11 +66,9 @@ class ModelConfig(Record, frozen=True):
     n_head: Count = Field(6, ge=1, le=1000, description="Attention heads per block.")
     n_embd: Count = Field(384, ge=1, le=65_536, description="Width of the residual stream.")
     block_size: Count = Field(256, ge=2, le=1_048_576, description="Context window in tokens.")
-    vocab_size: Count = Field(
-        50_304, ge=1, le=4_194_304, description="Rows of the embedding; set by the tokenizer."
-    )
+    vocab_size: Count = Field(50_304, ge=1, le=4_194_304, description="Rows of the embedding; set by the tokenizer.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout rate while training.")
-    bias: bool = Field(False, description="Biases in linear layers and norms.")
+    bias: bool = Field(default=False, description="Biases in linear layers and norms.")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

@@ -25,8 +25,7 @@ def presets_directory() -> Path:
     for place in (installed, checkout):
         if place.is_dir():
             return place
-    message = f"no presets found in {installed} or {checkout}"
-    raise UsageError(message, hint="Install mypt again.")
+    raise UsageError(f"no presets found in {installed} or {checkout}", hint="Install mypt again.")
 
 
 def preset_names() -> list[str]:
@@ -63,8 +62,9 @@ def find_config(reference: str) -> tuple[str, dict[str, Any]]:
     near = get_close_matches(wanted, presets, n=1)
     names = ", ".join(_preset_files())
     hint = f"Did you mean {presets[near[0]].stem}? " if near else ""
-    message = f"{reference}: neither a config file nor a preset"
-    raise UsageError(message, hint=f"{hint}Presets: {names}. See: mypt configs")
+    raise UsageError(
+        f"{reference}: neither a config file nor a preset", hint=f"{hint}Presets: {names}. See: mypt configs"
+    )
 
 
 def read_config_values(path: Path) -> dict[str, Any]:
@@ -76,11 +76,9 @@ def read_config_values(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_json_bytes(path, error=UsageError))
     except (ValueError, RecursionError) as problem:
-        message = f"{path}: not valid JSON ({problem})"
-        raise UsageError(message) from None
+        raise UsageError(f"{path}: not valid JSON ({problem})") from None
     if not isinstance(values, dict):
-        message = f"{path}: a config is a JSON object, this is {type(values).__name__}"
-        raise UsageError(message)
+        raise UsageError(f"{path}: a config is a JSON object, this is {type(values).__name__}")
     return nested_from_legacy(values) if is_legacy_config(values) else values
 
 

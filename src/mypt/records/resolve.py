@@ -59,8 +59,7 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not all(key.split(".")):
-            message = f"--set {assignment}: should look like training.weight_decay=0.05"
-            raise UsageError(message)
+            raise UsageError(f"--set {assignment}: should look like training.weight_decay=0.05")
         try:
             values[key.strip()] = json.loads(text)
         except (ValueError, RecursionError):

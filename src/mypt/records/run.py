@@ -51,8 +51,7 @@ class DataConfig(Record, frozen=True):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.input_files and self.dataset_dir:
-            msg = "give text files (--input-file) or a dataset (--dataset-dir), not both"
-            raise ValueError(msg)
+            raise ValueError("give text files (--input-file) or a dataset (--dataset-dir), not both")
         return self
 
 

@@ -28,11 +28,9 @@ class CharSpec(Record, frozen=True):
     @model_validator(mode="after")
     def _distinct_characters(self) -> Self:
         if any(len(char) != 1 for char in self.chars):
-            msg = "every entry must be exactly one character"
-            raise ValueError(msg)
+            raise ValueError("every entry must be exactly one character")
         if len(set(self.chars)) != len(self.chars):
-            msg = "a character is listed twice"
-            raise ValueError(msg)
+            raise ValueError("a character is listed twice")
         return self
 
 
@@ -43,7 +41,6 @@ class ByteSpec(Record, frozen=True):
 
 
 TokenizerSpec = Gpt2Spec | CharSpec | ByteSpec
-
 
 
 class _KindOnly(Record, frozen=True, extra="ignore"):

@@ -36,14 +36,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > _LARGEST_HEADER_BYTES:
-                message = f"{path}: not a safetensors file (header of {length:,} bytes)"
-                raise CheckpointError(message)
+                raise CheckpointError(f"{path}: not a safetensors file (header of {length:,} bytes)")
             table = json.loads(file.read(length))
         table.pop("__metadata__", None)
         return {name: TensorInfo(entry["dtype"], tuple(entry["shape"])) for name, entry in table.items()}
     except OSError as problem:
-        message = f"{path}: cannot read it ({problem.strerror or problem})"
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path}: cannot read it ({problem.strerror or problem})") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"{path}: not a safetensors file"
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path}: not a safetensors file") from None

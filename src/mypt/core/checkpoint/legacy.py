@@ -81,8 +81,7 @@ def read_legacy(path: Path) -> LegacyCheckpoint:
         return _read_single_file(path, content)
     if path.name == "model.pt" and (path.parent / "config.json").is_file():
         return _read_folder(path, content)
-    message = f"{path}: not a checkpoint of the original MyPT"
-    raise CheckpointError(message)
+    raise CheckpointError(f"{path}: not a checkpoint of the original MyPT")
 
 
 def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator[Converted]:
@@ -97,13 +96,13 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
     step = old.state.step or 0
     target = directory.path / f"step-{step:08d}"
     if target.exists():
-        message = f"{target}: already there, nothing was changed"
-        raise CheckpointError(message, hint=f"Use it: mypt generate --model-name {directory.name}")
+        raise CheckpointError(
+            f"{target}: already there, nothing was changed", hint=f"Use it: mypt generate --model-name {directory.name}"
+        )
     try:
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
     except (RuntimeError, KeyError) as problem:
-        message = f"{path}: its tensors do not fit its config ({problem})"
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path}: its tensors do not fit its config ({problem})") from None
     optimizer = _restore_optimizer(old, model)
     if not dry_run:
         training = old.state.training(old.config.batch_size)
@@ -159,7 +158,9 @@ def translate(old: Mapping[str, Tensor], n_layer: int, n_head: int) -> Tensors:
 
 
 def _read_single_file(path: Path, content: Mapping[str, Any]) -> LegacyCheckpoint:
-    tokenizer = LegacyTokenizer.parse(_plain(content.get("tokenizer")), where=f"{path}: tokenizer", error=CheckpointError)
+    tokenizer = LegacyTokenizer.parse(
+        _plain(content.get("tokenizer")), where=f"{path}: tokenizer", error=CheckpointError
+    )
     step = content.get("step")
     state = LegacyState.parse({"step": step if isinstance(step, int) else None}, where=str(path), error=CheckpointError)
     return LegacyCheckpoint(
@@ -175,7 +176,9 @@ def _read_single_file(path: Path, content: Mapping[str, Any]) -> LegacyCheckpoin
 def _read_folder(path: Path, weights: Mapping[str, Any]) -> LegacyCheckpoint:
     folder = path.parent
     state_path, optimizer_path = folder / "training_state.json", folder / "optimizer.pt"
-    state = LegacyState.read(state_path, error=CheckpointError) if state_path.is_file() else LegacyState.parse({}, where="")
+    state = (
+        LegacyState.read(state_path, error=CheckpointError) if state_path.is_file() else LegacyState.parse({}, where="")
+    )
     return LegacyCheckpoint(
         source=path,
         config=LegacyConfig.read(folder / "config.json", error=CheckpointError),
@@ -194,14 +197,17 @@ def _load_pt(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
-        message = f"{path}: refused, loading it could run code that is hidden in the file"
-        raise CheckpointError(message, hint="Only files of plain tensors and values are loaded.") from None
+        raise CheckpointError(
+            f"{path}: refused, loading it could run code that is hidden in the file",
+            hint="Only files of plain tensors and values are loaded.",
+        ) from None
     except Exception as problem:  # noqa: BLE001 - a damaged zip or pickle raises almost anything
-        message = f"{path}: cannot load it ({type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''})"
+        message = (
+            f"{path}: cannot load it ({type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''})"
+        )
         raise CheckpointError(message) from None
     if not isinstance(content, Mapping):
-        message = f"{path}: not a checkpoint of the original MyPT"
-        raise CheckpointError(message)
+        raise CheckpointError(f"{path}: not a checkpoint of the original MyPT")
     return dict(content)
 
 

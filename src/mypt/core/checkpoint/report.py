@@ -29,8 +29,7 @@ def report_model(directory: ModelDirectory) -> ModelReport:
             return _report(directory, state)
         except MyptError as problem:
             problems.append(problem.message)
-    message = f"{directory.path}: no readable state" + "".join(f"\n  {problem}" for problem in problems)
-    raise CheckpointError(message)
+    raise CheckpointError(f"{directory.path}: no readable state" + "".join(f"\n  {problem}" for problem in problems))
 
 
 def tokenizer_size(spec: TokenizerSpec) -> int:

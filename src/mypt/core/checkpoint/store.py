@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,22 +88,18 @@ class State:
         """
         manifest = self.manifest()
         if manifest.step != self.step:
-            message = f"{self.path}: the manifest belongs to step {manifest.step}"
-            raise CheckpointError(message)
+            raise CheckpointError(f"{self.path}: the manifest belongs to step {manifest.step}")
         for name in names:
             info = manifest.files.get(name)
             if info is None:
                 if name == OPTIMIZER_FILE:
                     continue  # converted and imported models may have none
-                message = f"{self.path / name}: not in the manifest"
-                raise CheckpointError(message)
+                raise CheckpointError(f"{self.path / name}: not in the manifest")
             path = self.path / name
             if not path.is_file():
-                message = f"{path}: missing"
-                raise CheckpointError(message)
+                raise CheckpointError(f"{path}: missing")
             if path.stat().st_size != info.size_bytes or sha256_of(path) != info.sha256:
-                message = f"{path}: damaged (size or sha256 differs from the manifest)"
-                raise CheckpointError(message)
+                raise CheckpointError(f"{path}: damaged (size or sha256 differs from the manifest)")
 
 
 class ModelDirectory:
@@ -113,8 +109,7 @@ class ModelDirectory:
         self.name = checked_name(name)
         self.path = root / self.name
         if self.path.is_symlink():
-            message = f"{self.path}: a symbolic link, refused"
-            raise UsageError(message)
+            raise UsageError(f"{self.path}: a symbolic link, refused")
 
     @property
     def metrics_path(self) -> Path:
@@ -128,9 +123,7 @@ class ModelDirectory:
         found = [State(path) for path in self.path.iterdir() if _STEP.fullmatch(path.name)]
         return sorted(found, key=lambda state: state.step, reverse=True)
 
-    def newest(
-        self, names: Sequence[str], warn: Callable[[str], None], *, quarantine: bool
-    ) -> State | None:
+    def newest(self, names: Sequence[str], warn: Callable[[str], None], *, quarantine: bool) -> State | None:
         """The newest state whose named files verify; None when there is no state at all.
 
         Args:
@@ -151,11 +144,15 @@ class ModelDirectory:
             else:
                 return state
         if states:
-            message = f"{self.path}: none of its {len(states)} states is whole"
-            raise CheckpointError(message, hint="Start anew with --fresh; the broken states stay.")
+            raise CheckpointError(
+                f"{self.path}: none of its {len(states)} states is whole",
+                hint="Start anew with --fresh; the broken states stay.",
+            )
         if self.has_legacy_files():
-            message = f"{self.path}: holds a checkpoint of the original MyPT"
-            raise CheckpointError(message, hint=f"Convert it: mypt convert-legacy --model-name {self.name}")
+            raise CheckpointError(
+                f"{self.path}: holds a checkpoint of the original MyPT",
+                hint=f"Convert it: mypt convert-legacy --model-name {self.name}",
+            )
         return None
 
     def has_legacy_files(self) -> bool:
@@ -163,7 +160,7 @@ class ModelDirectory:
         return self.path.is_dir() and any(self.path.glob("*.pt"))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Generator[None]:
         """Hold the model for training. The system frees the lock when the process dies.
 
         Raises:
@@ -176,8 +173,9 @@ class ModelDirectory:
             lock.acquire()
         except Timeout:
             holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-            message = f"{self.path}: in use by {holder}"
-            raise ModelLockedError(message, hint="Wait for it to end, or train under another --model-name.") from None
+            raise ModelLockedError(
+                f"{self.path}: in use by {holder}", hint="Wait for it to end, or train under another --model-name."
+            ) from None
         try:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
@@ -211,8 +209,10 @@ class ModelDirectory:
             publish_directory(temporary, final)
         except OSError as problem:
             free = shutil.disk_usage(self.path).free if self.path.is_dir() else 0
-            message = f"{problem.filename or final}: cannot save ({problem.strerror or problem}; {free:,} bytes free)"
-            raise CheckpointError(message, hint="The previous checkpoint is intact.") from None
+            raise CheckpointError(
+                f"{problem.filename or final}: cannot save ({problem.strerror or problem}; {free:,} bytes free)",
+                hint="The previous checkpoint is intact.",
+            ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return State(final), size_bytes
@@ -230,7 +230,9 @@ class ModelDirectory:
 
     def set_aside(self) -> Path | None:
         """Rename the whole model out of the way, if there is one. Nothing is deleted."""
-        has_content = self.path.is_dir() and any(item.name not in {LOCK_FILE, OWNER_FILE} for item in self.path.iterdir())
+        has_content = self.path.is_dir() and any(
+            item.name not in {LOCK_FILE, OWNER_FILE} for item in self.path.iterdir()
+        )
         return set_aside(self.path, "old") if has_content else None
 
     def _remove_leftovers(self) -> None:
@@ -247,7 +249,9 @@ def no_such_model(directory: ModelDirectory) -> CheckpointError:
     """The error for a name without any state, naming the models that are there."""
     root = directory.path.parent
     others = model_names(root)
-    hint = f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
+    hint = (
+        f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
+    )
     return CheckpointError(f"{directory.path}: no model of this name", hint=hint)
 
 
@@ -259,7 +263,9 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or name.lower().split(".")[0] in _WINDOWS_DEVICES or name.endswith("."):
         message = f"model name {name[:80]!r}: not allowed"
-        raise UsageError(message, hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit.")
+        raise UsageError(
+            message, hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
+        )
     return name
 
 

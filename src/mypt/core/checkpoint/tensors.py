@@ -30,9 +30,8 @@ def load_weights(config: ModelConfig, path: Path, device: torch.device) -> GPT:
     try:
         model.load_state_dict(load_tensors(path, device), strict=True, assign=True)
     except RuntimeError as problem:
-        message = f"{path}: does not hold the architecture of its config ({problem})"
-        raise CheckpointError(message) from None
-    return model.requires_grad_(True)
+        raise CheckpointError(f"{path}: does not hold the architecture of its config ({problem})") from None
+    return model.requires_grad_()
 
 
 def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
@@ -44,8 +43,7 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
     try:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError) as problem:
-        message = f"{path}: cannot load it ({problem})"
-        raise CheckpointError(message) from None
+        raise CheckpointError(f"{path}: cannot load it ({problem})") from None
 
 
 def save_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -> None:
@@ -69,7 +67,6 @@ def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -
         name, _, key = full_name.rpartition("/")
         parameter = by_name.get(name)
         if parameter is None:
-            message = f"{path}: holds {name}, which the model does not have"
-            raise CheckpointError(message)
+            raise CheckpointError(f"{path}: holds {name}, which the model does not have")
         # AdamW keeps its step count where the fused kernel wants it: on the parameter's device.
         optimizer.state[parameter][key] = tensor.to(parameter.device)

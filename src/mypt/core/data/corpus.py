@@ -70,8 +70,7 @@ def read_corpus(config: DataConfig, spec: TokenizerSpec | None = None) -> Genera
     if config.dataset_dir is not None:
         return open_dataset(Path(config.dataset_dir), spec)
     if not config.input_files:
-        message = "no text to train on"
-        raise UsageError(message, hint="Name some: mypt train notes.txt, or --dataset-dir DIR")
+        raise UsageError("no text to train on", hint="Name some: mypt train notes.txt, or --dataset-dir DIR")
     return (yield from _read_into_memory(config, spec))
 
 
@@ -86,11 +85,12 @@ def open_dataset(directory: Path, spec: TokenizerSpec | None = None) -> Corpus:
     tokenizer_path = directory / TOKENIZER_FILE
     found = read_tokenizer_spec(tokenizer_path)
     if sha256_of(tokenizer_path) != manifest.tokenizer_sha256:
-        message = f"{tokenizer_path}: changed since the dataset was made"
-        raise DataError(message)
+        raise DataError(f"{tokenizer_path}: changed since the dataset was made")
     if spec is not None and found != spec:
-        message = f"{directory}: its tokens are '{found.kind}' tokens of another table than the model's '{spec.kind}'"
-        raise DataError(message, hint="Prepare the text again with the model's tokenizer, or train a new model.")
+        raise DataError(
+            f"{directory}: its tokens are '{found.kind}' tokens of another table than the model's '{spec.kind}'",
+            hint="Prepare the text again with the model's tokenizer, or train a new model.",
+        )
     splits: dict[Split, TokenStream] = {
         split: TokenStream(_open_shards(directory, manifest, split)) for split in ("train", "val")
     }
@@ -105,8 +105,7 @@ def _open_shards(directory: Path, manifest: DatasetManifest, split: Split) -> li
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
             state = "is missing" if found is None else f"has {found:,} bytes, the manifest says {expected:,}"
-            message = f"{path}: this shard {state}"
-            raise DataError(message, hint="Make the dataset again: mypt prepare-dataset")
+            raise DataError(f"{path}: this shard {state}", hint="Make the dataset again: mypt prepare-dataset")
         shards.append(FileShard(path, info))
     return shards
 
@@ -135,7 +134,7 @@ def _read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generat
 class TokenBuffer:
     """A row of tokens that grows block by block: two (or four) bytes a token, nothing more."""
 
-    def __init__(self, dtype: np.dtype[np.uint16] | np.dtype[np.uint32]) -> None:
+    def __init__(self, dtype: np.dtype[np.uint16 | np.uint32]) -> None:
         self._dtype = dtype
         self._full: list[Ids] = []
         self._open: Ids = np.empty(_BLOCK_TOKENS, dtype=dtype)

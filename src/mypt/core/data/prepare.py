@@ -37,8 +37,10 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
     """
     started_s = time.monotonic()
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        message = f"{out_dir}: already there and not empty; nothing was changed"
-        raise DataError(message, hint="Choose another --out-dir, or move the old one away.")
+        raise DataError(
+            f"{out_dir}: already there and not empty; nothing was changed",
+            hint="Choose another --out-dir, or move the old one away.",
+        )
     paths = find_files(config.input_files)
     parts = split_by_position(paths, config.val_fraction)
     spec = spec_for(config.tokenization, parts, config.encoding_errors)
@@ -71,15 +73,15 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
             val=tuple(writers["val"].written),
         ).sealed()
         if not manifest.tokens("train"):
-            message = "the text is empty: no tokens to write"
-            raise DataError(message)
+            raise DataError("the text is empty: no tokens to write")
         manifest.write(work_dir / DATASET_FILE)
         if out_dir.exists():
             out_dir.rmdir()
         publish_directory(work_dir, out_dir)
     except OSError as problem:
-        message = f"{problem.filename or work_dir}: cannot write the dataset ({problem.strerror or problem})"
-        raise DataError(message) from None
+        raise DataError(
+            f"{problem.filename or work_dir}: cannot write the dataset ({problem.strerror or problem})"
+        ) from None
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
     yield DatasetWritten(

@@ -99,19 +99,19 @@ def _expand(pattern: str) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
         if not files:
-            message = f"{pattern}: no .txt file in this folder"
-            raise DataError(message, hint=f"Name other files by a glob: '{pattern.rstrip('/')}/**/*.md'")
+            raise DataError(
+                f"{pattern}: no .txt file in this folder",
+                hint=f"Name other files by a glob: '{pattern.rstrip('/')}/**/*.md'",
+            )
         return files
     if path.is_file():
         return [path]
     if path.exists():
-        message = f"{pattern}: not a regular file"
-        raise DataError(message)
+        raise DataError(f"{pattern}: not a regular file")
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute globs too
     files = [match for match in matches if match.is_file()]
     if not files:
-        message = f"{pattern}: no such file"
-        raise DataError(message, hint="Check the path; globs such as 'data/**/*.txt' work too.")
+        raise DataError(f"{pattern}: no such file", hint="Check the path; globs such as 'data/**/*.txt' work too.")
     return files
 
 
@@ -137,13 +137,11 @@ def _read_chunks(part: Part) -> Iterator[tuple[int, bytes]]:
             while position < part.end:
                 chunk = file.read(min(_READ_BYTES, part.end - position))
                 if not chunk:
-                    message = f"{part.path}: became shorter while it was read"
-                    raise DataError(message)
+                    raise DataError(f"{part.path}: became shorter while it was read")
                 position += len(chunk)
                 yield position, chunk
     except OSError as problem:
-        message = f"{part.path}: cannot read it ({problem.strerror or problem})"
-        raise DataError(message) from None
+        raise DataError(f"{part.path}: cannot read it ({problem.strerror or problem})") from None
 
 
 def _safe_cut(text: str) -> int:

@@ -38,8 +38,7 @@ def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: Errors) 
     if tokenization == "byte":
         return ByteSpec()
     if not any(part.size_bytes for part in parts):
-        message = "the text is empty: no characters to make a vocabulary of"
-        raise DataError(message)
+        raise DataError("the text is empty: no characters to make a vocabulary of")
     return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))
 
 
@@ -63,9 +62,10 @@ def tokenize(parts: Sequence[Part], tokenizer: Tokenizer, errors: Errors) -> Ite
                 told_s = now_s
                 yield TextRead(min(done_bytes, total_bytes), total_bytes, tokens, now_s - started_s)
         if part.ends_document:
-            end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
-            tokens += len(end)
-            yield Chunk(part.split, np.array(end, dtype=id_dtype(tokenizer.vocab_size)), ends_document=True)
+            end_id = tokenizer.end_of_text_id
+            end = np.array([] if end_id is None else [end_id], dtype=id_dtype(tokenizer.vocab_size))
+            tokens += end.size
+            yield Chunk(part.split, end, ends_document=True)
     yield TextRead(total_bytes, total_bytes, tokens, time.monotonic() - started_s)
 
 
@@ -73,5 +73,6 @@ def _encode(tokenizer: Tokenizer, piece: str, part: Part) -> Ids:
     try:
         return tokenizer.encode(piece)
     except DataError as problem:
-        message = f"{part.path}: {problem.message}"
-        raise DataError(message, hint="The model keeps the tokenizer it was made with; train a new one.") from None
+        raise DataError(
+            f"{part.path}: {problem.message}", hint="The model keeps the tokenizer it was made with; train a new one."
+        ) from None

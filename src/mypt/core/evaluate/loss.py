@@ -24,9 +24,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(
-    model: GPT, windows: FixedWindows, batch_size: int, device: Device, bytes_per_id: NDArray[np.int64]
-) -> Score:
+def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, bytes_per_id: NDArray[np.int64]) -> Score:
     """Average the loss over all windows; every token counts the same.
 
     Args:

@@ -49,8 +49,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> li
     try:
         ids = (tokenizer.encode_known if config.unknown == "skip" else tokenizer.encode)(text).tolist()
     except UnicodeEncodeError:
-        message = "the prompt is not valid Unicode text"
-        raise DataError(message) from None
+        raise DataError("the prompt is not valid Unicode text") from None
     if ids:
         return ids
     if tokenizer.end_of_text_id is not None:
@@ -58,7 +57,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> li
     return tokenizer.encode_known("\n").tolist() or [0]
 
 
-def _generate_one(  # noqa: PLR0913 - one sample needs all of them
+def _generate_one(
     model: GPT,
     tokenizer: Tokenizer,
     prompt_ids: list[int],
@@ -70,7 +69,8 @@ def _generate_one(  # noqa: PLR0913 - one sample needs all of them
     number, prompt, started_s = label
     decoder = Decoder(model, device)
     stream = TextStream(config.stops)
-    context, new_ids, text = list(prompt_ids), [], ""
+    context, text = list(prompt_ids), ""
+    new_ids: list[int] = []
     stopped_by = "length"
     first_token_s = 0.0
     while len(new_ids) < config.max_new_tokens:

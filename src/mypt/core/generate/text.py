@@ -39,6 +39,11 @@ class TextStream:
     def _unsure_tail(self, text: str) -> int:
         """Length of the longest end of `text` that could still become a stop text."""
         return max(
-            (size for stop in self._stops for size in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:size])),
+            (
+                size
+                for stop in self._stops
+                for size in range(1, min(len(stop), len(text) + 1))
+                if text.endswith(stop[:size])
+            ),
             default=0,
         )

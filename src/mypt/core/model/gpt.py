@@ -31,7 +31,7 @@ class Attention(nn.Module):
 
     def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Mix earlier positions into each position."""
-        B, T, C = x_BTC.shape  # noqa: N806 - the letters of this file
+        B, T, C = x_BTC.shape
         query, key, value = (
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # BHTD
             for part in self.query_key_value(x_BTC).split(C, dim=2)
@@ -113,7 +113,7 @@ class GPT(nn.Module):
     def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """The normed residual stream after the last block, shape (B, T, C)."""
         past = 0 if cache is None else cache.length
-        T = ids_BT.shape[1]  # noqa: N806 - the letters of this file
+        T = ids_BT.shape[1]
         assert past + T <= self.config.block_size, "the caller keeps within the window"
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
         x_BTC = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mypt.records.tokenizer import TokenizerSpec
 
-Ids = NDArray[np.uint16] | NDArray[np.uint32]
+Ids = NDArray[np.uint16 | np.uint32]
 
 
 class Tokenizer(Protocol):
@@ -55,6 +55,6 @@ def decode(tokenizer: Tokenizer, ids: list[int]) -> str:
     return b"".join(tokenizer.decode_bytes(token_id) for token_id in ids).decode("utf-8", errors="replace")
 
 
-def id_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+def id_dtype(vocab_size: int) -> np.dtype[np.uint16 | np.uint32]:
     """The type ids are stored in: two bytes while the vocabulary allows it."""
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")

@@ -16,6 +16,6 @@ def build_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         return CharTokenizer(spec)
     if isinstance(spec, ByteSpec):
         return ByteTokenizer()
-    from mypt.core.tokens.gpt2 import Gpt2Tokenizer  # noqa: PLC0415 - tiktoken wakes only when needed
+    from mypt.core.tokens.gpt2 import Gpt2Tokenizer
 
     return Gpt2Tokenizer()

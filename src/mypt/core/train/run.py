@@ -7,16 +7,15 @@ Closing the iterator, or `stop` turning true, saves the current step and ends th
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.batches import Batches
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import choose_device, make_deterministic
 from mypt.core.train.meter import Meter
+from mypt.core.train.schedule import learning_rate
 from mypt.core.train.session import Session
 from mypt.core.train.start import Origin, begin, find_origin
-from mypt.core.train.schedule import learning_rate
 from mypt.errors import UsageError
 from mypt.events import Evaluated, Event, Finished, RunPlanned, Saved, StepDone, Warned
 from mypt.records.budget import training_memory
@@ -60,8 +59,10 @@ def train(
         yield from map(Warned, warnings)
         source = origin.tokenizer_source
         if source is not None and config.data.dataset_dir is None and config.data.tokenization != source.tokenizer.kind:
-            message = f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}"
-            raise UsageError(message, hint="Leave --tokenization out, or train a new model.")
+            raise UsageError(
+                f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}",
+                hint="Leave --tokenization out, or train a new model.",
+            )
         corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
         config = _fit_vocabulary(config, corpus, origin, explicit=vocabulary_is_explicit)
         corpus.require_blocks(config.model.block_size)
@@ -86,8 +87,7 @@ def _fit_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, explic
     else:
         size = GPT2_PADDED_VOCABULARY if corpus.tokenizer.spec.kind == "gpt2" else needed
     if size < needed:
-        message = f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})"
-        raise UsageError(message)
+        raise UsageError(f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})")
     return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": size})})
 
 

@@ -41,7 +41,7 @@ class Progress:
 class Session:
     """A run that can step, evaluate and save."""
 
-    def __init__(  # noqa: PLR0913 - it introduces every room to every other
+    def __init__(
         self,
         config: RunConfig,
         corpus: Corpus,
@@ -115,7 +115,9 @@ class Session:
         value = loss.item()
         if not math.isfinite(value):
             message = f"the loss became {value} at step {self.progress.step}; nothing of it was saved"
-            raise DivergedError(message, hint="Lower --learning-rate; the same command goes on from the last checkpoint.")
+            raise DivergedError(
+                message, hint="Lower --learning-rate; the same command goes on from the last checkpoint."
+            )
         self.progress.loss = value
         return value
 

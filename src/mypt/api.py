@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.layers import base_layers
 from mypt.events import Event
-from mypt.records.presets import DEFAULT_PRESET, find_config
-from mypt.records.resolve import Layer, dotted_layer, resolve
+from mypt.records.resolve import dotted_layer, resolve
 
 if TYPE_CHECKING:
     from mypt.core.generate.loaded import LoadedModel
@@ -34,7 +34,7 @@ def train(
     input_files: str | Sequence[str] = (),
     *,
     model_name: str = "default",
-    preset: str = DEFAULT_PRESET,
+    preset: str | None = None,
     checkpoint_dir: str | Path = "checkpoints",
     fresh: bool = False,
     init_from_model: str | None = None,
@@ -45,7 +45,7 @@ def train(
     Args:
         input_files: text files, folders or globs; or give data.dataset_dir in `settings`.
         model_name: the model's name.
-        preset: a preset's name or a config file.
+        preset: a preset's name or a config file; `small` for a new model if not given.
         checkpoint_dir: where models live.
         fresh: set an existing model aside first.
         init_from_model: start with this model's weights.
@@ -56,17 +56,19 @@ def train(
     """
     from mypt.core.train.run import train as run
 
-    source, values = find_config(preset)
-    files = [input_files] if isinstance(input_files, str) else list(input_files)
-    overrides = dotted_layer("settings", settings or {})
-    config = resolve(
-        [Layer(source, values), Layer("files", {"data": {"input_files": files}}), overrides], where="train"
-    )
     root = Path(checkpoint_dir)
+    directory = ModelDirectory(root, model_name)
+    base = ModelDirectory(root, init_from_model) if init_from_model else None
+    layers = base_layers(preset, None if fresh else directory, base)
+    files = [input_files] if isinstance(input_files, str) else list(input_files)
+    if files:
+        layers.append(dotted_layer("input_files", {"data.input_files": files, "data.dataset_dir": None}))
+    layers.append(dotted_layer("settings", settings or {}))
+    config, sources = resolve(layers, where="train")
     return run(
-        config.config,
-        ModelDirectory(root, model_name),
-        vocabulary_is_explicit=config.sources["model.vocab_size"] == overrides.source,
+        config,
+        directory,
+        vocabulary_is_explicit=sources["model.vocab_size"] == "settings",
         fresh=fresh,
-        init_from=ModelDirectory(root, init_from_model) if init_from_model else None,
+        init_from=base,
     )

@@ -137,6 +137,15 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SampleStarted(Event):
+    """A sample begins; `prompt` is what it continues, as the user gave it."""
+
+    event = "sample"
+    sample: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Token(Event):
     """Newly safe text of one sample. `token_id` is None for text that was held back."""
 

@@ -89,9 +89,9 @@ def program_name() -> str:
     return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
 
 
-def same_command() -> str:
-    """The command line that was typed, ready to be typed again."""
-    return f"{program_name()} {shlex.join(sys.argv[1:])}"
+def command_to_go_on() -> str:
+    """The command line that goes on with what was stopped: the same one, without --fresh."""
+    return f"{program_name()} {shlex.join(word for word in sys.argv[1:] if word != '--fresh')}"
 
 
 def _report(problem: MyptError) -> None:

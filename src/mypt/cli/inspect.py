@@ -15,7 +15,7 @@ def inspect(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|PATH]",
+            metavar="NAME|PATH",
             help="A model's name, or the path of a model, a dataset or an old .pt file.",
             show_default=False,
             autocompletion=complete_model,

@@ -35,7 +35,7 @@ def complete_preset(incomplete: str) -> list[str]:
 
 ModelArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="The model's name.", show_default=False, autocompletion=complete_model),
+    typer.Argument(metavar="NAME", help="The model's name.", show_default=False, autocompletion=complete_model),
 ]
 ModelName = Annotated[str | None, option("--model-name", help="The model's name.", autocompletion=complete_model)]
 CheckpointDir = Annotated[
@@ -47,7 +47,7 @@ ConfigFile = Annotated[
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FILES]...", help="Text files, folders (their .txt files) or globs.", show_default=False),
+    typer.Argument(metavar="FILES", help="Text files, folders (their .txt files) or globs.", show_default=False),
 ]
 DeviceName = Annotated[str | None, option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Json = Annotated[bool, option("--json", help="Print JSON on stdout.")]

@@ -10,15 +10,20 @@ from mypt.cli.options import (
     CheckpointDir,
     ConfigFile,
     Json,
-    ModelArgument,
     ModelName,
+    complete_model,
     option,
     pick_model,
 )
 
 
 def params(
-    name: ModelArgument = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="A model's or a preset's name.", show_default=False, autocompletion=complete_model
+        ),
+    ] = None,
     model_name: ModelName = None,
     config_file: ConfigFile = None,
     n_layer: Annotated[int | None, option("--n-layer", help="Transformer blocks.")] = None,

@@ -22,6 +22,7 @@ from mypt.events import (
     Generated,
     Noted,
     RunPlanned,
+    SampleStarted,
     Saved,
     ShardWritten,
     StepDone,
@@ -43,8 +44,15 @@ def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
         console.print(config_table(resolved.config, resolved.sources))
 
 
-def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) -> None:
-    """Draw a run until it ends; a stop asked for before the first step ends it at once."""
+def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, go_on: str) -> None:
+    """Draw a run until it ends; a stop asked for before the first step ends it at once.
+
+    Args:
+        events: the run.
+        stop: whether the user asked to stop.
+        as_json: print events as JSON lines instead.
+        go_on: the command that continues a stopped run.
+    """
     view = None if as_json else TrainingView()
     training = False
     try:
@@ -63,9 +71,7 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool) 
         if close is not None:
             close()
     if stop() and view is not None:
-        from mypt.cli.app import same_command
-
-        view.say(f"Stopped. Go on with:  {same_command()}" if training else "Stopped before the first step.")
+        view.say(f"Stopped. Go on with:  {go_on}" if training else "Stopped before the first step.")
 
 
 def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
@@ -165,7 +171,6 @@ class TrainingView:
         self._losses: list[float] = []
         self._last_step: StepDone | None = None
         self._last_line_s = -_PLAIN_LINE_S
-        self._sampling = False
         self._drawers: dict[type[Event], Callable[[Any], None]] = {
             Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
             Noted: lambda event: self.say(event.message),
@@ -175,7 +180,8 @@ class TrainingView:
             Evaluated: self._evaluated,
             Saved: self._saved,
             Finished: self._finish,
-            Token: self._token,
+            SampleStarted: self._sample,
+            Token: lambda event: _write(event.text),
             Generated: lambda _: _write("\n"),
         }
 
@@ -196,11 +202,9 @@ class TrainingView:
             self._live.stop()
             self._live = None
 
-    def _token(self, event: Token) -> None:
-        if not self._sampling:
-            self._sampling = True
-            self.say(("\nIt writes:", "bold"))
-        _write(event.text)
+    def _sample(self, event: SampleStarted) -> None:
+        self.say(("\nIt writes:", "bold"))
+        _write(event.prompt)
 
     def _begin(self, plan: RunPlanned) -> None:
         self._plan = plan
@@ -261,8 +265,7 @@ def header(plan: RunPlanned) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    precision = "" if plan.device.startswith(plan.precision) else f", {plan.precision}"
-    grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}{precision}")
+    grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}, {plan.precision}")
     tokens = f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens"
     grid.add_row("text", f"{tokens} ({plan.tokenizer}, {plan.vocab_size:,} ids)")
     start = f"from step {plan.start_step:,} to {plan.max_iters:,}" if plan.start_step else f"{plan.max_iters:,} steps"

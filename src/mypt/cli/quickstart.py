@@ -1,5 +1,6 @@
 """mypt quickstart: the first success, in minutes and without a download."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -30,13 +31,16 @@ def quickstart(
 
     if text not in {"docs", "code"}:
         raise UsageError(f"--text {text}: should be docs or code")
+    from mypt.cli.app import program_name
+
+    go_on = [program_name(), "train", "--model-name", MODEL_NAME, "--checkpoint-dir", str(checkpoint_dir)]
     directory = ModelDirectory(checkpoint_dir, MODEL_NAME)
     with stop_on_signals() as stop:
         from mypt.core.train.quickstart import quickstart as run
 
         flavour = "code" if text == "code" else "docs"
         events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)
-        draw_training(events, stop, as_json=json)
+        draw_training(events, stop, as_json=json, go_on=shlex.join(go_on))
     if not stop() and not json:
         show_next_steps(directory.name)
     raise typer.Exit(stop.exit_code)

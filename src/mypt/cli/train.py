@@ -9,9 +9,11 @@ from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, ConfigFile, DeviceNa
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
-    from mypt.records.resolve import Layer, Resolved
+    from mypt.records.resolve import Resolved
 
 _DATA, _MODEL, _TRAINING, _RUN = "Text", "Architecture (of a new model)", "Training", "Run"
+
+TOKENIZER_DECIDES = "the tokenizer decides"
 
 # The flags that mirror a config field; any other field: --set.
 FLAGS = {
@@ -120,6 +122,7 @@ def train(
     if dry_run:
         return
 
+    from mypt.cli.app import command_to_go_on
     from mypt.cli.stopping import stop_on_signals
 
     with stop_on_signals() as stop:
@@ -133,7 +136,7 @@ def train(
             init_from=base,
             stop=stop,
         )
-        draw_training(events, stop, as_json=json)
+        draw_training(events, stop, as_json=json, go_on=command_to_go_on())
     raise typer.Exit(stop.exit_code)
 
 
@@ -145,40 +148,20 @@ def _resolve(
     base: "ModelDirectory | None",
 ) -> "Resolved":
     """Layers, weakest first: saved model, preset or config file, environment, flags, --set."""
-    from mypt.records.presets import DEFAULT_PRESET, find_config
-    from mypt.records.resolve import Layer, dotted_layer, overrides_layer, resolve
+    from mypt.core.train.layers import base_layers
+    from mypt.records.resolve import dotted_layer, overrides_layer, resolve
 
     given = {name: key for name, key in FLAGS.items() if values.get(name) is not None}
     sources = {name: context.get_parameter_source(name) for name in given}
     from_environment = {name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT"}
-    saved = _saved_layer(existing, base)
-    layers = [saved] if saved else []
-    if config_file or not saved:
-        source, config_values = find_config(config_file or DEFAULT_PRESET)
-        layers.append(Layer(source, config_values))
+    layers = base_layers(config_file, existing, base)
     if {"input_file", "dataset_dir"} & set(given):
         # A new source of text replaces the old one of either kind.
         layers.append(dotted_layer("default", {"data.input_files": [], "data.dataset_dir": None}))
     layers.append(dotted_layer("environment", {key: values[n] for n, key in given.items() if n in from_environment}))
     layers.append(dotted_layer("flag", {key: values[n] for n, key in given.items() if n not in from_environment}))
     layers.append(overrides_layer(values["set_"] or []))
-    return resolve(layers, where=config_file or "settings")
-
-
-def _saved_layer(existing: "ModelDirectory | None", base: "ModelDirectory | None") -> "Layer | None":
-    """What an existing model, or the model to start from, already decides."""
-    from mypt.errors import MyptError
-    from mypt.records.resolve import Layer
-
-    for directory, is_own in ((existing, True), (base, False)):
-        for state in directory.states() if directory else []:
-            try:
-                config, training = state.config(), state.training()
-            except MyptError:
-                continue  # a broken state: the engine will say so
-            if is_own:
-                values = {"training": training.training.model_dump(), "data": training.data.model_dump(mode="json")}
-            else:
-                values = {"data": {"tokenization": training.data.tokenization}}
-            return Layer(f"model {state.path.parent.name}", {"model": config.model_dump(), **values})
-    return None
+    resolved = resolve(layers, where=config_file or "settings")
+    if resolved.sources["model.vocab_size"] != "--set" and not (existing and existing.states()):
+        resolved.sources["model.vocab_size"] = TOKENIZER_DECIDES
+    return resolved

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mypt.cli.consoles import prose_console
 from mypt.errors import MyptError
-from mypt.events import Converted, Event, Generated, Token, Warned
+from mypt.events import Converted, Event, Generated, Noted, SampleStarted, Token, Warned
 from mypt.records.checkpoint import TrainingState
 from mypt.records.model import ModelConfig
 from mypt.records.sampling import SamplingConfig
@@ -22,18 +22,19 @@ def draw_generation(
 ) -> None:
     """Stream text to stdout as it is made; say the rest on stderr."""
     prose = prose_console()
-    started: set[int] = set()
     for event in events:
         match event:
             case Warned():
                 prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
-            case Token() if not as_json:
-                if event.sample not in started:
-                    started.add(event.sample)
-                    _begin_sample(prose, event.sample, config, quiet=quiet)
-                _write(event.text)
             case Generated() if as_json:
                 _write(_as_json(event, load_s) + "\n")
+            case SampleStarted() if not (as_json or quiet):
+                if config.num_samples > 1:
+                    prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
+                # A question is not part of its answer; a beginning is part of its continuation.
+                _write(event.prompt if config.mode == "basic" else "")
+            case Token() if not as_json:
+                _write(event.text)
             case Generated():
                 _write("\n")
                 if not quiet:
@@ -51,7 +52,7 @@ def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -
     )
 
 
-def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Converted]]], *, as_json: bool, go_on: bool) -> int:
+def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Event]]], *, as_json: bool, go_on: bool) -> int:
     """Draw each conversion; with `go_on` a failed one does not end the others.
 
     Returns:
@@ -64,19 +65,16 @@ def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Converted]]], *, as_json
             for event in events:
                 if as_json:
                     _write(event.as_json() + "\n")
-                else:
+                elif isinstance(event, Converted):
                     _show_converted(prose, event)
+                elif isinstance(event, Noted):
+                    prose.print(event.message, soft_wrap=True)
         except MyptError as problem:
             if not go_on:
                 raise
             failures += 1
             prose.print(Text.assemble((f"{path}: ", "red"), problem.message), soft_wrap=True)
     return failures
-
-
-def _begin_sample(prose: Console, number: int, config: SamplingConfig, *, quiet: bool) -> None:
-    if not quiet and config.num_samples > 1:
-        prose.print(f"── sample {number + 1} of {config.num_samples}", style="dim")
 
 
 def _show_speed(prose: Console, event: Generated, load_s: float) -> None:

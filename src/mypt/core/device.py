@@ -33,7 +33,8 @@ class Device:
         """Human name: 'cpu (2 threads)', 'cuda: NVIDIA H200'."""
         if self.kind == "cuda":
             return f"cuda: {torch.cuda.get_device_name(self.torch)}"
-        return f"cpu ({torch.get_num_threads()} threads)" if self.kind == "cpu" else self.kind
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
 
     @contextmanager
     def autocast(self) -> Generator[None]:

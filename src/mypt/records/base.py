@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from mypt.durable import write_text
 from mypt.errors import MyptError, UsageError
 
+# JSON schema's words, and pydantic's own for fields that may also be null.
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_BOUNDS |= {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):

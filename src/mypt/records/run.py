@@ -46,7 +46,9 @@ class DataConfig(Record, frozen=True):
     dataset_dir: str | None = Field(None, description="A prepared dataset instead of text files.")
     tokenization: Tokenization = Field("gpt2", description="gpt2, char or byte.")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text held out, from its end.")
-    encoding_errors: Literal["strict", "replace"] = Field("strict", description="What to do with invalid UTF-8.")
+    encoding_errors: Literal["strict", "replace"] = Field(
+        "strict", description="What to do with invalid UTF-8: strict or replace."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -19,7 +19,7 @@ from mypt.core.checkpoint.snapshot import parameter_names, write_snapshot
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.errors import CheckpointError
-from mypt.events import Converted
+from mypt.events import Converted, Event, Noted
 from mypt.records.checkpoint import TrainingState
 from mypt.records.legacy import LegacyConfig, LegacyState, LegacyTokenizer, legacy_data
 from mypt.records.reports import FileEntry, ModelReport
@@ -84,11 +84,11 @@ def read_legacy(path: Path) -> LegacyCheckpoint:
     raise CheckpointError(f"{path}: not a checkpoint of the original MyPT")
 
 
-def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator[Converted]:
+def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator[Event]:
     """Translate one old checkpoint into a state of `directory`, optimizer and step included.
 
     Raises:
-        CheckpointError: when the file is unfit, or this step was converted already.
+        CheckpointError: when the file is unfit.
     """
     old = read_legacy(path)
     config = old.config.model()
@@ -96,9 +96,8 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
     step = old.state.step or 0
     target = directory.path / f"step-{step:08d}"
     if target.exists():
-        raise CheckpointError(
-            f"{target}: already there, nothing was changed", hint=f"Use it: mypt generate --model-name {directory.name}"
-        )
+        yield Noted(f"{path}: already converted as {target}, nothing was changed")
+        return
     try:
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
     except (RuntimeError, KeyError) as problem:

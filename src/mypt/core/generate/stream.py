@@ -14,7 +14,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import DataError
-from mypt.events import Event, Generated, Token, Warned
+from mypt.events import Event, Generated, SampleStarted, Token, Warned
 from mypt.records.sampling import SamplingConfig
 
 
@@ -27,17 +27,14 @@ def generate(model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConf
     Raises:
         DataError: when the prompt has characters the tokenizer does not know.
     """
-    started_s = time.monotonic()
     prompt_ids = encode_prompt(tokenizer, config.prompt_for(prompt), config)
     block_size = model.config.block_size
     if len(prompt_ids) > block_size:
         yield Warned(f"the prompt has {len(prompt_ids)} tokens; only the last {block_size} fit the model's window")
     model.eval()
     for number in range(config.num_samples):
-        # Each sample has its own seed, so sample n is the same however many are drawn.
-        generator = torch.Generator().manual_seed(mix(config.seed, number))
-        yield from _generate_one(model, tokenizer, prompt_ids, config, device, generator, (number, prompt, started_s))
-        started_s = time.monotonic()
+        yield SampleStarted(number, prompt)
+        yield from _Sample(model, tokenizer, config, device, number).write(prompt, prompt_ids)
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> list[int]:
@@ -57,51 +54,60 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> li
     return tokenizer.encode_known("\n").tolist() or [0]
 
 
-def _generate_one(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt_ids: list[int],
-    config: SamplingConfig,
-    device: Device,
-    generator: torch.Generator,
-    label: tuple[int, str, float],
-) -> Iterator[Event]:
-    number, prompt, started_s = label
-    decoder = Decoder(model, device)
-    stream = TextStream(config.stops)
-    context, text = list(prompt_ids), ""
-    new_ids: list[int] = []
-    stopped_by = "length"
-    first_token_s = 0.0
-    while len(new_ids) < config.max_new_tokens:
-        # Padded rows of the embedding are no tokens: only real ids take part.
-        logits_V = decoder.next_logits(context)[: tokenizer.vocab_size]
-        token_id = sample(logits_V, config, generator)
-        first_token_s = first_token_s or time.monotonic() - started_s
-        if token_id == tokenizer.end_of_text_id:
-            stopped_by = "end of text"
-            break
-        context.append(token_id)
-        new_ids.append(token_id)
-        piece = stream.feed(tokenizer.decode_bytes(token_id))
-        text += piece
-        yield Token(number, token_id, piece)
-        if stream.stopped_by is not None:
-            stopped_by = "stop text"
-            break
-    rest = stream.finish()
-    if rest:
-        yield Token(number, None, rest)
-    after_first_s = time.monotonic() - started_s - first_token_s
-    yield Generated(
-        sample=number,
-        prompt=prompt,
-        text=text + rest,
-        token_ids=tuple(new_ids),
-        stopped_by=stopped_by,
-        first_token_s=first_token_s,
-        tokens_per_s=max(len(new_ids) - 1, 0) / after_first_s if after_first_s > 0 else 0.0,
-    )
+class _Sample:
+    """One continuation in the making."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, config: SamplingConfig, device: Device, number: int) -> None:
+        self._tokenizer = tokenizer
+        self._config = config
+        self._number = number
+        self._decoder = Decoder(model, device)
+        self._text = TextStream(config.stops)
+        # Each sample has its own seed, so sample n is the same however many are drawn.
+        self._chance = torch.Generator().manual_seed(mix(config.seed, number))
+        self._stopped_by = "length"
+        self._first_token_s = 0.0
+
+    def write(self, prompt: str, prompt_ids: list[int]) -> Iterator[Event]:
+        """Tell each token's text, then the whole."""
+        started_s = time.monotonic()
+        new_ids: list[int] = []
+        text = ""
+        for token_id in self._ids(prompt_ids):
+            self._first_token_s = self._first_token_s or time.monotonic() - started_s
+            new_ids.append(token_id)
+            piece = self._text.feed(self._tokenizer.decode_bytes(token_id))
+            text += piece
+            yield Token(self._number, token_id, piece)
+            if self._text.stopped_by is not None:
+                self._stopped_by = "stop text"
+                break
+        rest = self._text.finish()
+        if rest:
+            yield Token(self._number, None, rest)
+        after_first_s = time.monotonic() - started_s - self._first_token_s
+        yield Generated(
+            sample=self._number,
+            prompt=prompt,
+            text=text + rest,
+            token_ids=tuple(new_ids),
+            stopped_by=self._stopped_by,
+            first_token_s=self._first_token_s,
+            tokens_per_s=max(len(new_ids) - 1, 0) / after_first_s if after_first_s > 0 else 0.0,
+        )
+
+    def _ids(self, prompt_ids: list[int]) -> Iterator[int]:
+        """New ids, one by one, until end-of-text or the limit."""
+        context = list(prompt_ids)
+        for _ in range(self._config.max_new_tokens):
+            # Padded rows of the embedding are no tokens: only real ids take part.
+            logits_V = self._decoder.next_logits(context)[: self._tokenizer.vocab_size]
+            token_id = sample(logits_V, self._config, self._chance)
+            if token_id == self._tokenizer.end_of_text_id:
+                self._stopped_by = "end of text"
+                return
+            context.append(token_id)
+            yield token_id
 
 
 class Decoder:

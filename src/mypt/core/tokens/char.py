@@ -34,16 +34,15 @@ class CharTokenizer:
         """Encode text.
 
         Raises:
-            DataError: naming the first character outside the vocabulary and its position.
+            DataError: naming characters outside the vocabulary.
         """
         ids = self._look_up(text)
         unknown = np.flatnonzero(ids == _UNKNOWN)
         if unknown.size:
-            position = int(unknown[0])
             missing = sorted({text[index] for index in unknown[:1000]})
             shown = " ".join(repr(char) for char in missing[:8]) + (" …" if len(missing) > 8 else "")  # noqa: PLR2004
             raise DataError(
-                f"the character vocabulary does not hold {shown} (first at character {position:,})",
+                f"the character vocabulary does not hold {shown}",
                 hint="Generation can leave them out: --unknown skip",
             )
         return ids.astype(id_dtype(self.vocab_size))

@@ -8,6 +8,8 @@ Closing the iterator, or `stop` turning true, saves the current step and ends th
 import time
 from collections.abc import Callable, Generator, Iterator
 
+import torch
+
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.batches import Batches
 from mypt.core.data.corpus import Corpus, read_corpus
@@ -64,6 +66,8 @@ def train(
                 hint="Leave --tokenization out, or train a new model.",
             )
         corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
+        told = config.data.model_copy(update={"tokenization": corpus.tokenizer.spec.kind})
+        config = config.model_copy(update={"data": told})
         config = _fit_vocabulary(config, corpus, origin, explicit=vocabulary_is_explicit)
         corpus.require_blocks(config.model.block_size)
         if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
@@ -125,6 +129,8 @@ class _Loop:
         self._training = session.config.training
         self._meter = Meter(session.tokens_per_step, time.monotonic)
         self._saved_step = session.progress.step if directory.states() else -1
+        self._unread: torch.Tensor | None = None
+        """The newest loss while it is still only on the device."""
 
     def run(self) -> Generator[Event, None, None]:
         """Train to the end."""
@@ -148,11 +154,11 @@ class _Loop:
 
     def _step(self) -> Iterator[Event]:
         session, progress, training = self._session, self._session.progress, self._training
-        loss = session.train_step()
+        self._unread = session.train_step()
         self._meter.step()
         last = progress.step == training.max_iters
         if progress.step % training.log_interval == 0 or progress.step == 1 or last:
-            yield self._logged(self._step_done(session.read_loss(loss)))
+            yield self._logged(self._step_done(self._read_loss()))
         if session.evaluates and (progress.step % training.eval_interval == 0 or last):
             started_s = time.monotonic()
             result = session.evaluate()
@@ -163,7 +169,6 @@ class _Loop:
             )
             self._meter.resume()
         if progress.step % training.checkpoint_interval == 0 or last:
-            session.read_loss(loss)
             yield from self._save()
             self._meter.resume()
 
@@ -179,8 +184,15 @@ class _Loop:
             eta_s=self._meter.eta_s(self._training.max_iters - progress.step),
         )
 
+    def _read_loss(self) -> float:
+        loss = self._session.progress.loss if self._unread is None else self._session.read_loss(self._unread)
+        self._unread = None
+        assert loss is not None, "asked for only after a step"
+        return loss
+
     def _save(self) -> Iterator[Saved]:
         if self._saved_step != self._session.progress.step:
+            self._read_loss()  # what is no number any more must not be saved
             saved = self._session.save(self._directory)
             self._saved_step = saved.step
             yield saved

@@ -1,0 +1,56 @@
+"""What a saved model already decides about a run: the weakest layer of its settings. No torch."""
+
+from mypt.core.checkpoint.store import CONFIG_FILE, STATE_FILE, TOKENIZER_FILE, ModelDirectory, State
+from mypt.errors import MyptError
+from mypt.records.presets import DEFAULT_PRESET, find_config
+from mypt.records.resolve import Layer
+
+
+def base_layers(config_file: str | None, existing: ModelDirectory | None, base: ModelDirectory | None) -> list[Layer]:
+    """The layers below a user's own settings, weakest first.
+
+    Args:
+        config_file: a preset's name or a path; the default preset where there is no model either.
+        existing: the model that may be resumed: its architecture, hyper-parameters and text count.
+        base: the model to start from: its architecture and tokenizer count.
+
+    Raises:
+        UsageError: when the config file is neither a file nor a preset.
+    """
+    saved = _own_layer(existing) or _base_layer(base)
+    layers = [saved] if saved else []
+    if config_file or not saved:
+        layers.append(Layer(*find_config(config_file or DEFAULT_PRESET)))
+    return layers
+
+
+def _own_layer(directory: ModelDirectory | None) -> Layer | None:
+    state = _newest(directory)
+    if directory is None or state is None:
+        return None
+    training = state.training()
+    values = {
+        "model": state.config().model_dump(),
+        "training": training.training.model_dump(),
+        "data": training.data.model_dump(mode="json"),
+    }
+    return Layer(f"model {directory.name}", values)
+
+
+def _base_layer(directory: ModelDirectory | None) -> Layer | None:
+    state = _newest(directory)
+    if directory is None or state is None:
+        return None
+    values = {"model": state.config().model_dump(), "data": {"tokenization": state.tokenizer().kind}}
+    return Layer(f"model {directory.name}", values)
+
+
+def _newest(directory: ModelDirectory | None) -> State | None:
+    """The newest state whose settings verify; the engine tells of broken ones."""
+    for state in directory.states() if directory else []:
+        try:
+            state.verify((CONFIG_FILE, TOKENIZER_FILE, STATE_FILE))
+        except MyptError:
+            continue
+        return state
+    return None

@@ -1,0 +1,173 @@
+"""The next id is drawn from the distribution that was asked for, written out again in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mypt.core.generate.sampler import filtered_probabilities, sample
+from mypt.records.sampling import SamplingConfig
+
+# Eighths are exact in float32, and tell likelier from less likely.
+LOGITS = st.lists(st.integers(-80, 80), min_size=1, max_size=40).map(lambda eighths: [n / 8 for n in eighths])
+DISTINCT = st.lists(st.integers(-80, 80), min_size=1, max_size=40, unique=True).map(
+    lambda eighths: [n / 8 for n in eighths]
+)
+TEMPERATURES = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0, 10.0])
+TOP_K = st.none() | st.integers(1, 45)
+TOP_P = st.none() | st.floats(0.01, 1.0)
+
+
+def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(values - values.max())
+    return powers / powers.sum()
+
+
+def reference(logits: list[float], config: SamplingConfig) -> NDArray[np.float64]:
+    # Temperature, the k likeliest, then the likeliest that together reach p; ties of the k-th stay.
+    scores = np.array(logits, dtype=np.float64) / config.temperature
+    if config.top_k is not None:
+        likelier = (scores[None, :] > scores[:, None]).sum(axis=1)
+        scores = np.where(likelier < config.top_k, scores, -np.inf)
+    probabilities = softmax(scores)
+    if config.top_p is not None:
+        kept, held = np.zeros(len(logits), dtype=bool), 0.0
+        for index in np.argsort(-probabilities, kind="stable"):
+            if held < config.top_p:
+                kept[index] = True
+            held += probabilities[index]
+        probabilities = np.where(kept, probabilities, 0)
+    return probabilities / probabilities.sum()
+
+
+def rounding_decides(logits: list[float], config: SamplingConfig) -> bool:
+    # Whether some ids together reach p so exactly that both answers are right.
+    without_p = reference(logits, config.model_copy(update={"top_p": None}))
+    held = np.cumsum(np.sort(without_p)[::-1])
+    return config.top_p is not None and bool((np.abs(held - config.top_p) < 1e-4).any())
+
+
+def probabilities_of(logits: list[float], config: SamplingConfig) -> NDArray[np.float32]:
+    return filtered_probabilities(torch.tensor(logits), config).numpy()
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=400, deadline=None)
+@given(DISTINCT, TEMPERATURES, TOP_K, TOP_P)
+def test_the_distribution_is_the_written_out_one(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    assume(not rounding_decides(logits, config))
+    expected, found = reference(logits, config), probabilities_of(logits, config)
+    assert np.array_equal(found > 0, expected > np.finfo(np.float32).tiny)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@settings(deadline=None)
+@given(LOGITS, TEMPERATURES, TOP_K, TOP_P)
+def test_every_distribution_sums_to_one_and_keeps_the_likeliest(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    probabilities = probabilities_of(logits, config)
+    assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert max(logits) == logits[int(probabilities.argmax())]
+
+
+@settings(deadline=None)
+@given(DISTINCT, st.integers(1, 45))
+def test_top_k_leaves_k_ids(logits: list[float], top_k: int) -> None:
+    probabilities = probabilities_of(logits, SamplingConfig(temperature=1.0, top_k=top_k))
+    assert (probabilities > 0).sum() == min(top_k, len(logits))
+    assert set(np.flatnonzero(probabilities)) == set(np.argsort(logits)[-top_k:])
+
+
+@settings(deadline=None)
+@given(DISTINCT, TEMPERATURES, st.floats(0.01, 0.999))
+def test_top_p_leaves_the_fewest_ids_that_reach_p(logits: list[float], temperature: float, top_p: float) -> None:
+    config = SamplingConfig(temperature=temperature, top_p=top_p)
+    kept = probabilities_of(logits, config) > 0
+    full = softmax(np.array(logits) / temperature)
+    assert full[kept].sum() >= top_p - 1e-4
+    assert full[kept].sum() - full[kept].min() < top_p + 1e-4
+    assert full[kept].min() >= full[~kept].max(initial=0)
+
+
+def test_equal_logits_at_the_border_are_kept_or_left_together() -> None:
+    probabilities = probabilities_of([1.0, 0.0, 0.0, -1.0], SamplingConfig(temperature=1.0, top_k=2))
+    assert (probabilities > 0).tolist() == [True, True, True, False]
+
+
+@settings(deadline=None)
+@given(DISTINCT, TOP_K, TOP_P)
+def test_temperature_zero_takes_the_likeliest_whatever_the_filters(
+    logits: list[float], top_k: int | None, top_p: float | None
+) -> None:
+    config = SamplingConfig(temperature=0.0, top_k=top_k, top_p=top_p)
+    assert sample(torch.tensor(logits), config, generator()) == int(np.argmax(logits))
+
+
+@settings(deadline=None)
+@given(DISTINCT, TEMPERATURES)
+def test_the_narrowest_filters_take_the_likeliest(logits: list[float], temperature: float) -> None:
+    for narrow in (
+        SamplingConfig(temperature=temperature, top_k=1),
+        SamplingConfig(temperature=temperature, top_p=1e-6),
+    ):
+        assert sample(torch.tensor(logits), narrow, generator()) == int(np.argmax(logits))
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-37, 1e-40, 1e-300])
+def test_the_lowest_temperatures_are_greedy_too(temperature: float) -> None:
+    logits = torch.tensor([1.0, 30.0, -20.0, 29.0])
+    assert sample(logits, SamplingConfig(temperature=temperature), generator()) == 1
+    assert sample(logits, SamplingConfig(temperature=temperature, top_k=2, top_p=0.9), generator()) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(LOGITS, TEMPERATURES, TOP_K, TOP_P, st.integers(0, 2**63 - 1))
+def test_the_same_seed_gives_the_same_id_and_it_is_a_kept_one(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, seed: int
+) -> None:
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    first, second = (sample(torch.tensor(logits), config, generator(seed)) for _ in range(2))
+    assert first == second
+    assert probabilities_of(logits, config)[first] > 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplingConfig(temperature=1.0),
+        SamplingConfig(temperature=0.7),
+        SamplingConfig(temperature=1.3, top_k=3),
+        SamplingConfig(temperature=1.0, top_p=0.85),
+        SamplingConfig(temperature=0.9, top_k=4, top_p=0.9),
+    ],
+)
+def test_ids_are_drawn_as_often_as_they_should(config: SamplingConfig) -> None:
+    logits, draws = [1.0, 0.25, -0.5, 0.75, -2.0, 0.0], 5000
+    chance = generator(7)
+    counts = np.bincount([sample(torch.tensor(logits), config, chance) for _ in range(draws)], minlength=len(logits))
+    expected = reference(logits, config) * draws
+    assert (counts[expected == 0] == 0).all()
+    # Chi-square with at most 5 degrees of freedom: below 25.7 with probability 0.9999.
+    possible = expected > 0
+    assert ((counts[possible] - expected[possible]) ** 2 / expected[possible]).sum() < 25.7
+
+
+def test_the_logits_are_not_changed_by_sampling() -> None:
+    logits = torch.tensor([0.5, 2.0, -1.0])
+    sample(logits, SamplingConfig(temperature=0.5, top_k=2, top_p=0.9), generator())
+    assert logits.tolist() == [0.5, 2.0, -1.0]
+
+
+def test_half_precision_logits_are_sampled_in_full_precision() -> None:
+    logits = torch.tensor([1.0, 2.0, 3.0], dtype=torch.bfloat16)
+    assert filtered_probabilities(logits, SamplingConfig(temperature=1.0)).dtype == torch.float32

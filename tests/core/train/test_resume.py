@@ -1,0 +1,295 @@
+"""A resumed run equals an unbroken run, bit for bit, and a stopped one loses nothing."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mypt.core.checkpoint.store import MODEL_FILE, OPTIMIZER_FILE, ModelDirectory
+from mypt.core.checkpoint.tensors import load_tensors
+from mypt.core.train.run import train
+from mypt.errors import CheckpointError, DataError, DivergedError, UsageError
+from mypt.events import Event, Finished, RunPlanned, Saved, StepDone, Warned
+from mypt.records.model import ModelConfig
+from mypt.records.run import RunConfig
+
+# A process of its own: train to the end, or close the run after some step.
+CHILD = """
+import sys
+from pathlib import Path
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.run import train
+from mypt.events import StepDone
+from mypt.records.run import RunConfig
+config, root, last = RunConfig.read(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+events = train(config, ModelDirectory(root, "model"))
+for event in events:
+    if isinstance(event, StepDone) and event.step == last:
+        events.close()
+        break
+"""
+
+
+def run_in_child(config: RunConfig, root: Path, last_step: int = 0) -> None:
+    path = root.with_suffix(".json")
+    path.write_text(config.as_json())
+    subprocess.run([sys.executable, "-c", CHILD, str(path), str(root), str(last_step)], check=True, timeout=120)
+
+
+def loss_chain(root: Path) -> dict[int, str]:
+    """Every step's loss as hex; a step that was done twice must have given the same bits twice."""
+    chain: dict[int, str] = {}
+    for line in (root / "model" / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        if entry["event"] == "step":
+            assert chain.setdefault(entry["step"], float(entry["loss"]).hex()) == float(entry["loss"]).hex()
+    return chain
+
+
+def val_chain(root: Path) -> dict[int, str]:
+    lines = [json.loads(line) for line in (root / "model" / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: float(line["val_loss"]).hex() for line in lines if line["event"] == "evaluated"}
+
+
+def digests(root: Path) -> dict[str, str]:
+    """A hash of each tensor of weights and optimizer of the newest state."""
+    state = ModelDirectory(root, "model").states()[0]
+    return {
+        f"{file}:{name}": hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        for file in (MODEL_FILE, OPTIMIZER_FILE)
+        for name, tensor in load_tensors(state.path / file, torch.device("cpu")).items()
+    }
+
+
+def events_of(config: RunConfig, directory: ModelDirectory, **options: Any) -> list[Event]:
+    return list(train(config, directory, **options))
+
+
+def with_training(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def with_model(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+
+
+def test_resumed_run_equals_unbroken_run(tiny_run: RunConfig, tmp_path: Path) -> None:
+    unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
+    run_in_child(tiny_run, unbroken)
+    run_in_child(tiny_run, resumed, last_step=30)
+    assert ModelDirectory(resumed, "model").states()[0].step == 30
+    run_in_child(tiny_run, resumed)
+    assert loss_chain(resumed) == loss_chain(unbroken)
+    assert len(loss_chain(unbroken)) == 60
+    assert val_chain(resumed) == val_chain(unbroken)
+    assert digests(resumed) == digests(unbroken)
+
+
+def test_the_same_command_gives_the_same_losses_twice(tiny_run: RunConfig, tmp_path: Path) -> None:
+    run_in_child(tiny_run, tmp_path / "one")
+    run_in_child(tiny_run, tmp_path / "two")
+    assert loss_chain(tmp_path / "one") == loss_chain(tmp_path / "two")
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_another_seed_gives_other_losses(tiny_run: RunConfig, tmp_path: Path) -> None:
+    events_of(with_training(tiny_run, max_iters=3), ModelDirectory(tmp_path / "one", "model"))
+    events_of(with_training(tiny_run, max_iters=3, seed=2), ModelDirectory(tmp_path / "two", "model"))
+    assert loss_chain(tmp_path / "one") != loss_chain(tmp_path / "two")
+
+
+def test_dropout_changes_the_training_loss(tiny_run: RunConfig, tmp_path: Path) -> None:
+    events_of(with_training(tiny_run, max_iters=2), ModelDirectory(tmp_path / "with", "model"))
+    events_of(
+        with_model(with_training(tiny_run, max_iters=2), dropout=0.0), ModelDirectory(tmp_path / "without", "model")
+    )
+    assert loss_chain(tmp_path / "with") != loss_chain(tmp_path / "without")
+
+
+def test_training_learns(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    losses = [event.loss for event in events_of(tiny_run, directory) if isinstance(event, StepDone)]
+    assert losses[-1] < losses[0] - 0.8
+
+
+def test_closing_the_iterator_saves_the_current_step(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events = train(tiny_run, directory)
+    for event in events:
+        if isinstance(event, StepDone) and event.step == 7:
+            break
+    events.close()  # type: ignore[attr-defined]  # pyrefly: ignore[missing-attribute]
+    assert directory.states()[0].step == 7
+    directory.states()[0].verify()
+
+
+def test_a_stop_request_saves_and_says_so(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    seen: list[Event] = []
+    for event in train(tiny_run, directory, stop=lambda: any(isinstance(e, StepDone) and e.step == 5 for e in seen)):
+        seen.append(event)  # noqa: PERF402 - the stop reads the list while it grows
+    assert isinstance(seen[-2], Saved)
+    assert seen[-2].step == 5
+    assert isinstance(seen[-1], Finished)
+    assert seen[-1].reason == "stopped"
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    short = with_training(tiny_run, max_iters=5)
+    events_of(short, directory)
+    again = events_of(short, directory)
+    assert isinstance(again[-1], Finished)
+    assert again[-1].reason == "already complete"
+    longer = events_of(with_training(tiny_run, max_iters=8), directory)
+    assert [event.step for event in longer if isinstance(event, StepDone)] == [6, 7, 8]
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 3}, {"block_size": 16}, {"n_head": 1}])
+def test_another_architecture_is_refused_with_the_differing_keys(
+    tiny_run: RunConfig, directory: ModelDirectory, change: dict[str, int]
+) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    before = digests(directory.path.parent)
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        events_of(with_model(tiny_run, **change), directory)
+    assert digests(directory.path.parent) == before
+
+
+def test_dropout_may_change_between_runs(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    events_of(with_model(with_training(tiny_run, max_iters=3), dropout=0.0), directory)
+    assert directory.states()[0].step == 3
+
+
+def test_fresh_sets_the_old_model_aside_and_deletes_nothing(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events_of(with_training(tiny_run, max_iters=4), directory)
+    before = digests(directory.path.parent)
+    events = events_of(with_training(tiny_run, max_iters=2), directory, fresh=True)
+    assert isinstance(events[0], Warned)
+    assert directory.states()[0].step == 2
+    aside = next(path for path in directory.path.parent.iterdir() if path.name.startswith("model.old-"))
+    aside.rename(aside.with_name("again"))
+    aside.with_name("again").rename(directory.path.parent.parent / "model")
+    assert digests(directory.path.parent.parent) == before
+
+
+def test_a_broken_newest_state_is_set_aside_and_the_one_before_gives_the_same_end(
+    tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    events_of(tiny_run, ModelDirectory(tmp_path / "whole", "model"))
+    broken = ModelDirectory(tmp_path / "broken", "model")
+    events_of(tiny_run, broken)
+    weights = broken.states()[0].path / MODEL_FILE
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    events = events_of(tiny_run, broken)
+    warning = next(event for event in events if isinstance(event, Warned))
+    assert "step-00000060" in warning.message
+    assert any(path.name.startswith("step-00000060.broken-") for path in broken.path.iterdir())
+    assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
+
+
+def test_init_from_model_starts_with_its_weights_at_step_0(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events_of(with_training(tiny_run, max_iters=40), directory)
+    child = ModelDirectory(directory.path.parent, "child")
+    frozen = with_training(tiny_run, max_iters=1, learning_rate=1e-12)
+    events = events_of(frozen, child, init_from=directory)
+    first = next(event for event in events if isinstance(event, StepDone))
+    last = json.loads(directory.metrics_path.read_text().splitlines()[-1])
+    assert first.step == 1
+    assert abs(first.loss - last["val_loss"]) < 0.5
+    assert child.states()[0].training().initialized_from == "model"
+
+
+def test_init_from_model_takes_a_shorter_but_no_longer_context(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    shorter = with_model(with_training(tiny_run, max_iters=1), block_size=16)
+    events_of(shorter, ModelDirectory(directory.path.parent, "shorter"), init_from=directory)
+    with pytest.raises(CheckpointError, match="block_size"):
+        events_of(
+            with_model(shorter, block_size=64), ModelDirectory(directory.path.parent, "longer"), init_from=directory
+        )
+
+
+def test_another_tokenization_than_the_models_is_refused(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    other = tiny_run.model_copy(update={"data": tiny_run.data.model_copy(update={"tokenization": "byte"})})
+    with pytest.raises(UsageError, match="tokenization"):
+        events_of(other, directory)
+
+
+def test_text_with_unknown_characters_is_refused_by_name(
+    tiny_run: RunConfig, directory: ModelDirectory, text_file: Path
+) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    text_file.write_text(text_file.read_text(encoding="utf-8") + "Ω", encoding="utf-8")
+    with pytest.raises(DataError, match="Ω"):
+        events_of(tiny_run, directory)
+
+
+def test_changed_text_is_told(tiny_run: RunConfig, directory: ModelDirectory, text_file: Path) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    text_file.write_text(text_file.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    events = events_of(with_training(tiny_run, max_iters=3), directory)
+    assert any(isinstance(event, Warned) and "text" in event.message for event in events)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
+    tiny_run: RunConfig, directory: ModelDirectory
+) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    whole = directory.states()[0]
+
+    def poison(folder: Path) -> None:
+        for file in whole.path.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / "manifest.json").unlink()
+        tensors = load_tensors(folder / MODEL_FILE, torch.device("cpu"))
+        save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, folder / MODEL_FILE)
+
+    directory.publish(3, poison)
+    with pytest.raises(DivergedError, match="step 3"):
+        events_of(tiny_run, directory)
+    assert [state.step for state in directory.states()] == [3, 2]
+
+
+def test_the_plan_counts_epochs_and_coverage(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    plan = next(
+        event for event in events_of(with_training(tiny_run, max_iters=2), directory) if isinstance(event, RunPlanned)
+    )
+    assert plan.tokens_per_step == 4 * 32
+    assert plan.coverage == pytest.approx(2 * 4 * 32 / plan.train_tokens)
+    assert plan.epochs == pytest.approx(2 * 4 / (plan.train_tokens // 32 - 1))
+    assert plan.parameters == ModelConfig.read(directory.states()[0].path / "config.json").parameters
+
+
+def test_a_text_shorter_than_a_block_says_how_to_fix_it(
+    tiny_run: RunConfig, directory: ModelDirectory, text_file: Path
+) -> None:
+    text_file.write_text("too short", encoding="utf-8")
+    with pytest.raises(DataError, match="one block needs 33") as caught:
+        events_of(tiny_run, directory)
+    assert "--block-size" in caught.value.hint
+
+
+def test_a_validation_split_shorter_than_a_block_says_how_to_fix_it(
+    tiny_run: RunConfig, directory: ModelDirectory, text_file: Path
+) -> None:
+    text_file.write_text("short text. " * 20, encoding="utf-8")
+    with pytest.raises(DataError, match="validation split") as caught:
+        events_of(tiny_run, directory)
+    assert "--val-fraction 0" in caught.value.hint
+
+
+def test_without_a_validation_split_training_goes_on_without_evaluation(
+    tiny_run: RunConfig, directory: ModelDirectory
+) -> None:
+    whole = with_training(tiny_run, max_iters=3)
+    whole = whole.model_copy(update={"data": whole.data.model_copy(update={"val_fraction": 0.0})})
+    finished = events_of(whole, directory)[-1]
+    assert isinstance(finished, Finished)
+    assert finished.val_loss is None

@@ -1,0 +1,286 @@
+"""The arithmetic of models, and manifests that vouch for themselves."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mypt.errors import CheckpointError, DataError
+from mypt.records.base import Record
+from mypt.records.budget import generation_memory, kv_cache_bytes, training_flops_per_token, training_memory
+from mypt.records.checkpoint import CheckpointManifest, FileInfo
+from mypt.records.checksum import checksum_of, require_checksum
+from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, read_dataset_manifest
+from mypt.records.model import FAMILIES, FamilyName, ModelConfig
+from mypt.records.presets import load_preset, preset_names
+from mypt.records.reports import params_report, preset_entry
+
+FAMILY_NAMES: tuple[FamilyName, FamilyName] = ("gpt2", "mypt-v1")
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelConfig:
+    n_head = draw(st.integers(1, 8))
+    return ModelConfig(
+        family=draw(st.sampled_from(FAMILY_NAMES)),
+        n_layer=draw(st.integers(1, 12)),
+        n_head=n_head,
+        n_embd=n_head * draw(st.integers(1, 64)),
+        block_size=draw(st.integers(2, 512)),
+        vocab_size=draw(st.integers(1, 2000)),
+        bias=draw(st.booleans()),
+        dropout=draw(st.sampled_from([0.0, 0.1])),
+    )
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_has_the_parameters_its_name_promises(name: str) -> None:
+    millions = load_preset(name).model.parameters / 1e6
+    if name == "tiny":
+        assert int(millions * 10) == 114
+    else:
+        promised = 40 if name == "small" else int(name.partition("M")[0])
+        assert millions == pytest.approx(promised, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("tiny", (4, 4, 192, 128)),
+        ("small", (12, 6, 384, 256)),
+        ("150M", (16, 12, 768, 256)),
+        ("150M_1024", (16, 12, 768, 1024)),
+        ("200M", (16, 14, 896, 256)),
+        ("200M_1024", (16, 14, 896, 1024)),
+        ("250M", (16, 16, 1024, 256)),
+        ("250M_1024", (16, 16, 1024, 1024)),
+        ("350M_1024", (24, 16, 1024, 1024)),
+        ("500M_1024", (22, 20, 1280, 1024)),
+    ],
+)
+def test_the_presets_have_the_shapes_of_the_design(name: str, shape: tuple[int, int, int, int]) -> None:
+    model = load_preset(name).model
+    assert (model.n_layer, model.n_head, model.n_embd, model.block_size) == shape
+    assert (model.family, model.vocab_size, model.bias) == ("gpt2", 50_304, False)
+
+
+def test_presets_are_listed_smallest_first() -> None:
+    parameters = [load_preset(name).model.parameters for name in preset_names()]
+    assert parameters == sorted(parameters)
+    assert preset_names()[0] == "tiny"
+
+
+def test_gpt2_itself_has_124_439_808_parameters() -> None:
+    gpt2 = ModelConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50_257, bias=True)
+    assert gpt2.parameters == 124_439_808
+
+
+def weights(model: ModelConfig) -> Iterator[tuple[int, ...]]:
+    # Shapes of all weights, written out layer by layer.
+    family, width = FAMILIES[model.family], model.n_embd
+    yield model.vocab_size, width
+    yield model.block_size, width
+    everywhere = model.bias or family.always_biased
+    for _ in range(model.n_layer):
+        yield from [(width,)] * (4 if everywhere else 2)
+        yield 3 * width, width
+        yield from [(3 * width,)] * model.bias
+        yield width, width
+        yield 4 * width, width
+        yield width, 4 * width
+        yield from [(width,), (4 * width,), (width,)] * everywhere
+    yield from [(width,)] * (2 if everywhere else 1)
+    if not family.tied_head:
+        yield model.vocab_size, width
+        yield (model.vocab_size,)
+
+
+@given(models())
+def test_the_closed_form_counts_what_the_written_out_shapes_count(model: ModelConfig) -> None:
+    counted = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in weights(model))
+    assert model.parameters == counted == model.parameter_count.total
+
+
+@given(models(), st.integers(1, 8), st.sampled_from(["fp32", "bf16"]))
+def test_more_of_anything_never_costs_less(model: ModelConfig, batch_size: int, precision: str) -> None:
+    base = params_report(model, batch_size, precision)
+    for change in ("n_layer", "block_size", "vocab_size", "n_embd"):
+        # The width grows by whole heads.
+        step = model.n_head if change == "n_embd" else 1
+        bigger = params_report(model.model_copy(update={change: getattr(model, change) + step}), batch_size, precision)
+        assert bigger.parameters > base.parameters
+        assert bigger.training_memory_bytes > base.training_memory_bytes
+        assert bigger.generation_memory_bytes > base.generation_memory_bytes
+        assert bigger.optimal_tokens > base.optimal_tokens
+        assert bigger.training_flops_per_token >= base.training_flops_per_token
+
+
+@given(models(), st.integers(1, 8))
+def test_a_bigger_batch_costs_activations_and_logits_and_nothing_else(model: ModelConfig, batch_size: int) -> None:
+    one, many = training_memory(model, 1), training_memory(model, batch_size)
+    assert many.activations == batch_size * one.activations
+    assert many.logits == batch_size * one.logits
+    assert many[:4] == one[:4]
+
+
+@given(models())
+def test_bf16_never_needs_more_than_fp32_and_dropout_never_less_than_none(model: ModelConfig) -> None:
+    assert training_memory(model, 4, "bf16").total < training_memory(model, 4, "fp32").total
+    without = model.model_copy(update={"dropout": 0.0})
+    assert training_memory(model, 4).total >= training_memory(without, 4).total
+
+
+@given(models())
+def test_training_holds_four_copies_of_the_weights_and_generation_one(model: ModelConfig) -> None:
+    training, generation = training_memory(model, 1), generation_memory(model)
+    assert training.weights + training.optimizer + training.gradients == 4 * generation.weights
+    assert generation.weights == 4 * model.parameters
+    assert generation.kv_cache == kv_cache_bytes(model) == 2 * 4 * model.n_layer * model.block_size * model.n_embd
+
+
+@given(models())
+def test_parts_of_a_report_add_up_to_its_totals(model: ModelConfig) -> None:
+    report = params_report(model, 2, "fp32")
+    assert sum(report.parameters_by_part.values()) == report.parameters
+    assert sum(report.training_memory_by_part.values()) == report.training_memory_bytes
+    assert sum(report.generation_memory_by_part.values()) == report.generation_memory_bytes
+
+
+def test_a_tied_head_costs_flops_but_no_parameters() -> None:
+    tied, untied = (ModelConfig(family=family, vocab_size=50_000) for family in FAMILY_NAMES)
+    assert tied.parameter_count.head == 0
+    assert untied.parameter_count.head == 50_000 * (untied.n_embd + 1)
+    assert training_flops_per_token(tied) > 6 * 50_000 * tied.n_embd
+
+
+def test_a_presets_row_agrees_with_its_report() -> None:
+    for name in preset_names():
+        preset = load_preset(name)
+        report, entry = params_report(preset.model, preset.training.batch_size, "fp32"), preset_entry(name, preset)
+        assert entry.parameters == report.parameters
+        assert entry.training_memory_bytes == report.training_memory_bytes
+        assert entry.generation_memory_bytes == report.generation_memory_bytes
+
+
+def test_two_architectures_differ_exactly_where_they_differ() -> None:
+    one = ModelConfig()
+    assert one.differences(one) == {}
+    other = one.model_copy(update={"n_layer": 3, "bias": True})
+    assert one.differences(other) == {"n_layer": (12, 3), "bias": (False, True)}
+
+
+# Manifests.
+
+HASH = "0123456789abcdef" * 4
+
+
+def dataset_manifest() -> DatasetManifest:
+    shards = [
+        ShardInfo(path=f"train/shard-{number:05d}.bin", dtype="uint16", tokens=10 + number, documents=1, sha256=HASH)
+        for number in range(2)
+    ]
+    return DatasetManifest(
+        mypt_version="1.0", tokenizer_sha256=HASH, vocab_size=257, end_of_text_id=256, val_fraction=0.1,
+        tokens_per_shard=100, encoding_errors="strict", sources=(SourceInfo(path="a.txt", size_bytes=21),),
+        train=tuple(shards), val=(shards[0].model_copy(update={"path": "val/shard-00000.bin"}),),
+    ).sealed()  # fmt: skip
+
+
+def checkpoint_manifest() -> CheckpointManifest:
+    manifest = CheckpointManifest(
+        step=7, files={name: FileInfo(size_bytes=size, sha256=HASH) for size, name in enumerate("ab")}
+    )
+    return manifest.model_copy(update={"checksum": checksum_of(manifest)})
+
+
+def other_value(value: Any) -> Any:
+    # A different value that the same field would also accept, where it accepts two.
+    twins = {"uint16": "uint32", "strict": "replace", HASH: HASH.replace("f", "e")}
+    if isinstance(value, str):
+        return twins.get(value, f"{value}x")
+    return value + 1 if isinstance(value, int) else value / 2
+
+
+def tampered(tree: Any) -> Iterator[Any]:
+    # Every tree that differs from `tree` in one value, one missing entry or one renamed key.
+    keys = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list) else None
+    if keys is None:
+        yield other_value(tree)
+        return
+    for key in keys:
+        for changed in tampered(tree[key]):
+            twin = copy.deepcopy(tree)
+            twin[key] = changed
+            yield twin
+        twin = copy.deepcopy(tree)
+        del twin[key]
+        yield twin
+    if isinstance(tree, list) and len(tree) > 1:
+        yield tree[::-1]
+
+
+def require(record: Record, error: type[CheckpointError]) -> None:
+    require_checksum(record, record.model_dump()["checksum"], Path("manifest.json"), error)
+
+
+def test_an_untouched_manifest_is_accepted(tmp_path: Path) -> None:
+    manifest = dataset_manifest()
+    manifest.write(tmp_path / DATASET_FILE)
+    assert read_dataset_manifest(tmp_path) == manifest
+    require(checkpoint_manifest(), CheckpointError)
+
+
+def test_a_dataset_manifest_tells_any_change_of_any_field(tmp_path: Path) -> None:
+    tree = dataset_manifest().model_dump(mode="json")
+    # Left out, these mean their default again: the same manifest.
+    harmless = [{key: tree[key] for key in tree if key != "format_version"}]
+    for shards in ("train", "val"):
+        for number in range(len(tree[shards])):
+            twin = copy.deepcopy(tree)
+            del twin[shards][number]["byte_offset"]
+            harmless.append(twin)
+    changed = [twin for twin in tampered(tree) if twin not in harmless]
+    assert len(changed) > 50
+    by_checksum = 0
+    for twin in changed:
+        (tmp_path / DATASET_FILE).write_text(json_of(twin), encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            read_dataset_manifest(tmp_path)
+        by_checksum += "checksum" in caught.value.message
+    assert by_checksum > 30
+
+
+def test_a_checkpoint_manifest_tells_any_change_of_any_field() -> None:
+    tree = checkpoint_manifest().model_dump(mode="json")
+    changed = [twin for twin in tampered(tree) if twin != {key: tree[key] for key in tree if key != "format_version"}]
+    assert len(changed) > 10
+    for twin in changed:
+        with pytest.raises(CheckpointError):
+            require(CheckpointManifest.parse(twin, where="manifest.json", error=CheckpointError), CheckpointError)
+    renamed = copy.deepcopy(tree)
+    renamed["files"]["c"] = renamed["files"].pop("b")
+    with pytest.raises(CheckpointError, match="checksum"):
+        require(CheckpointManifest.parse(renamed, where="manifest.json", error=CheckpointError), CheckpointError)
+
+
+@settings(max_examples=20)
+@given(st.permutations(list(dataset_manifest().model_dump(mode="json"))), st.sampled_from([None, 2, "\t"]))
+def test_a_checksum_sees_the_content_and_not_its_layout(keys: list[str], indent: int | str | None) -> None:
+    tree = dataset_manifest().model_dump(mode="json")
+    text = json_of({key: tree[key] for key in keys}, indent)
+    again = DatasetManifest.parse(text, where="dataset.json", error=DataError)
+    assert checksum_of(again) == tree["checksum"]
+
+
+def test_a_directory_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a"):
+        read_dataset_manifest(tmp_path)
+
+
+def json_of(tree: Any, indent: int | str | None = None) -> str:
+    return json.dumps(tree, indent=indent)

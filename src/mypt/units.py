@@ -23,7 +23,8 @@ def human_bytes(size_bytes: float) -> str:
     """Shorten a size with binary prefixes: 1536 -> '1.5 KiB'."""
     size = float(size_bytes)
     for suffix in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < _KIB:
+        # 1023.97 would print as "1024.0": let it move to the next prefix.
+        if abs(size) < _KIB * 0.99995:
             return f"{size:.0f} {suffix}" if suffix == "B" else f"{size:.1f} {suffix}"
         size /= _KIB
     return f"{size:.1f} TiB"

@@ -277,6 +277,13 @@ def test_a_checksum_sees_the_content_and_not_its_layout(keys: list[str], indent:
     assert checksum_of(again) == tree["checksum"]
 
 
+def test_a_checksum_does_not_depend_on_the_order_of_the_files() -> None:
+    manifest = checkpoint_manifest()
+    turned = manifest.model_copy(update={"files": dict(reversed(manifest.files.items()))})
+    assert list(turned.files) != list(manifest.files)
+    assert checksum_of(turned) == checksum_of(manifest)
+
+
 def test_a_directory_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a"):
         read_dataset_manifest(tmp_path)

@@ -178,6 +178,8 @@ def test_settings_nested_deeper_than_python_recurses_are_refused() -> None:
     for _ in range(5000):
         values = {"model": values}
     with pytest.raises(UsageError, match=r"my\.json: "):
+        RunConfig.parse(values, where="my.json")
+    with pytest.raises(UsageError, match=r"my\.json: "):
         resolve([Layer("file", values)], where="my.json")
 
 

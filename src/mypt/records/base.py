@@ -82,8 +82,10 @@ def _explain(record: type[Record], fault: Mapping[str, Any]) -> str:
     if fault["type"] == "json_invalid":
         return f"not valid JSON ({fault['ctx']['error']})"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not path:
+        return f"{message} (a JSON object in braces)" if fault["type"] == "model_type" else message
     if fault["type"] == "value_error":
-        return f"{key}: {message}" if key else message
+        return f"{key}: {message}"
     shown = json.dumps(fault["input"], default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."  # noqa: PLR2004 - one short line
     allowed = _allowed(_schema_at(record, path))
@@ -92,7 +94,7 @@ def _explain(record: type[Record], fault: Mapping[str, Any]) -> str:
 
 def _explain_unknown_key(record: type[Record], path: list[str], key: str) -> str:
     schema = record.model_json_schema()
-    known = dict(_keys(schema, schema))
+    known = list(_keys(schema, schema))
     siblings = list(_resolve(_schema_at(record, path[:-1]), schema).get("properties", {}))
     near = get_close_matches(path[-1], siblings, n=1)
     if near:
@@ -105,11 +107,11 @@ def _explain_unknown_key(record: type[Record], path: list[str], key: str) -> str
     return f"unknown key {key} (known: {', '.join(siblings) or ', '.join(known)})"
 
 
-def _keys(node: Mapping[str, Any], root: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All dotted keys below a JSON-schema node."""
+def _keys(node: Mapping[str, Any], root: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of values (not of groups) below a JSON-schema node."""
     for name, child in _resolve(node, root).get("properties", {}).items():
-        yield f"{prefix}{name}", child
-        yield from _keys(child, root, f"{prefix}{name}.")
+        inner = list(_keys(child, root, f"{prefix}{name}."))
+        yield from inner or [f"{prefix}{name}"]
 
 
 def _schema_at(record: type[Record], path: list[str]) -> Mapping[str, Any]:

@@ -39,8 +39,7 @@ def load_preset(name: str) -> RunConfig:
     Raises:
         UsageError: with the nearest name, when there is no such preset.
     """
-    path = _preset_files()[name]
-    return RunConfig.read(path)
+    return RunConfig.read(_preset_file(name))
 
 
 def find_config(reference: str) -> tuple[str, dict[str, Any]]:
@@ -53,18 +52,10 @@ def find_config(reference: str) -> tuple[str, dict[str, Any]]:
         UsageError: when nothing fits, naming the nearest preset.
     """
     path = Path(reference)
-    if path.is_file():
+    if _is_file(path):
         return str(path), read_config_values(path)
-    presets = {name.lower(): file for name, file in _preset_files().items()}
-    wanted = (path.name.removesuffix(".json") if path.suffix == ".json" else reference).lower()
-    if wanted in presets:
-        return f"preset {presets[wanted].stem}", read_config_values(presets[wanted])
-    near = get_close_matches(wanted, presets, n=1)
-    names = ", ".join(_preset_files())
-    hint = f"Did you mean {presets[near[0]].stem}? " if near else ""
-    raise UsageError(
-        f"{reference}: neither a config file nor a preset", hint=f"{hint}Presets: {names}. See: mypt configs"
-    )
+    preset = _preset_file(reference)
+    return f"preset {preset.stem}", read_config_values(preset)
 
 
 def read_config_values(path: Path) -> dict[str, Any]:
@@ -84,3 +75,25 @@ def read_config_values(path: Path) -> dict[str, Any]:
 
 def _preset_files() -> dict[str, Path]:
     return {file.stem: file for file in sorted(presets_directory().glob("*.json"))}
+
+
+def _preset_file(reference: str) -> Path:
+    """The preset of a name, in any case, or of a path that ends in its file name."""
+    name = Path(reference).stem if reference.endswith(".json") else reference
+    presets = {stem.lower(): file for stem, file in _preset_files().items()}
+    found = presets.get(name.lower())
+    if found is not None:
+        return found
+    near = get_close_matches(name.lower(), presets, n=1)
+    hint = f"Did you mean {presets[near[0]].stem}? " if near else ""
+    names = ", ".join(file.stem for file in presets.values())
+    raise UsageError(
+        f"{reference[:80]}: neither a config file nor a preset", hint=f"{hint}Presets: {names}. See: mypt configs"
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long or with a NUL is no file
+        return False

@@ -35,9 +35,12 @@ def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
     """
     values: dict[str, Any] = {}
     sources = dict.fromkeys((key for key, _ in flatten(RunConfig().model_dump())), "default")
-    for layer in layers:
-        _merge(values, layer.values)
-        sources |= dict.fromkeys((key for key, _ in flatten(layer.values)), layer.source)
+    try:
+        for layer in layers:
+            _merge(values, layer.values)
+            sources |= dict.fromkeys((key for key, _ in flatten(layer.values)), layer.source)
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply") from None
     return Resolved(RunConfig.parse(values, where=where), sources)
 
 
@@ -58,7 +61,7 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not all(key.split(".")):
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise UsageError(f"--set {assignment}: should look like training.weight_decay=0.05")
         try:
             values[key.strip()] = json.loads(text)

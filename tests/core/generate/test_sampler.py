@@ -168,6 +168,7 @@ def test_the_logits_are_not_changed_by_sampling() -> None:
     assert logits.tolist() == [0.5, 2.0, -1.0]
 
 
-def test_half_precision_logits_are_sampled_in_full_precision() -> None:
-    logits = torch.tensor([1.0, 2.0, 3.0], dtype=torch.bfloat16)
-    assert filtered_probabilities(logits, SamplingConfig(temperature=1.0)).dtype == torch.float32
+def test_half_precision_logits_are_sampled_in_double_precision() -> None:
+    logits, config = [1.0, 2.0, 3.0, 2.5], SamplingConfig(temperature=0.3, top_k=3)
+    found = filtered_probabilities(torch.tensor(logits, dtype=torch.bfloat16), config)
+    assert found.tolist() == pytest.approx(reference(logits, config).tolist(), abs=1e-6)

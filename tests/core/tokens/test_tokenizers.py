@@ -166,9 +166,9 @@ def test_half_a_character_decodes_to_the_replacement_sign() -> None:
 # Unknown characters.
 
 
-def test_unknown_characters_are_refused_with_their_place_and_named() -> None:
+def test_unknown_characters_are_refused_and_named() -> None:
     tokenizer = build_tokenizer(CharSpec(chars=("a", "b", "𝄞")))
-    with pytest.raises(DataError, match=r"does not hold 'X' '☕' \(first at character 3\)") as caught:
+    with pytest.raises(DataError, match="does not hold 'X' '☕'") as caught:
         tokenizer.encode("a𝄞bX☕a")
     assert "--unknown skip" in caught.value.hint
 

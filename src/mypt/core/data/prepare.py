@@ -7,15 +7,16 @@ that name is a finished dataset or not there.
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from mypt import __version__
-from mypt.core.data.sources import find_files, split_by_position
+from mypt.core.data.sources import Errors, Part, find_files, split_by_position
 from mypt.core.data.tokenize import Chunk, spec_for, tokenize
-from mypt.core.tokens.base import Ids, id_dtype
+from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.build import build_tokenizer
 from mypt.durable import publish_directory, sha256_of, sync_directory, sync_file
 from mypt.errors import DataError
@@ -36,30 +37,13 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
         DataError: when the text is unfit or `out_dir` is taken.
     """
     started_s = time.monotonic()
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise DataError(
-            f"{out_dir}: already there and not empty; nothing was changed",
-            hint="Choose another --out-dir, or move the old one away.",
-        )
+    _require_free(out_dir)
     paths = find_files(config.input_files)
     parts = split_by_position(paths, config.val_fraction)
-    spec = spec_for(config.tokenization, parts, config.encoding_errors)
-    tokenizer = build_tokenizer(spec)
-    work_dir = out_dir.with_name(f"{out_dir.name}.partial")
-    shutil.rmtree(work_dir, ignore_errors=True)
-    try:
-        work_dir.mkdir(parents=True)
-        spec.write(work_dir / TOKENIZER_FILE)
-        writers: dict[Split, ShardWriter] = {
-            split: ShardWriter(work_dir, split, tokens_per_shard, tokenizer.vocab_size) for split in ("train", "val")
-        }
-        for told in tokenize(parts, tokenizer, config.encoding_errors):
-            if isinstance(told, Chunk):
-                yield from writers[told.split].append(told.ids, ends_document=told.ends_document)
-            else:
-                yield told
-        for writer in writers.values():
-            yield from writer.close()
+    tokenizer = build_tokenizer(spec_for(config.tokenization, parts, config.encoding_errors))
+    with _work_directory(out_dir) as work_dir:
+        shards = yield from _write_shards(parts, tokenizer, config.encoding_errors, work_dir, tokens_per_shard)
+        tokenizer.spec.write(work_dir / TOKENIZER_FILE)
         manifest = DatasetManifest(
             mypt_version=__version__,
             tokenizer_sha256=sha256_of(work_dir / TOKENIZER_FILE),
@@ -69,8 +53,8 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
             tokens_per_shard=tokens_per_shard,
             encoding_errors=config.encoding_errors,
             sources=tuple(SourceInfo(path=str(path), size_bytes=path.stat().st_size) for path in paths),
-            train=tuple(writers["train"].written),
-            val=tuple(writers["val"].written),
+            train=tuple(shards["train"]),
+            val=tuple(shards["val"]),
         ).sealed()
         if not manifest.tokens("train"):
             raise DataError("the text is empty: no tokens to write")
@@ -78,12 +62,6 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
         if out_dir.exists():
             out_dir.rmdir()
         publish_directory(work_dir, out_dir)
-    except OSError as problem:
-        raise DataError(
-            f"{problem.filename or work_dir}: cannot write the dataset ({problem.strerror or problem})"
-        ) from None
-    finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
     yield DatasetWritten(
         path=str(out_dir),
         train_tokens=manifest.tokens("train"),
@@ -93,6 +71,55 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
         source_bytes=manifest.source_bytes,
         elapsed_s=time.monotonic() - started_s,
     )
+
+
+def _require_free(out_dir: Path) -> None:
+    """Refuse a place that holds something, or that somebody stands in."""
+    if out_dir.resolve() == Path.cwd():
+        raise DataError(
+            f"{out_dir}: the current folder cannot become a dataset", hint="Name a new one: --out-dir data/mine"
+        )
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise DataError(
+            f"{out_dir}: already there and not empty; nothing was changed",
+            hint="Choose another --out-dir, or move the old one away.",
+        )
+
+
+@contextmanager
+def _work_directory(out_dir: Path) -> Generator[Path]:
+    """A folder beside the final one, gone at the end whatever happens (but for its renaming)."""
+    work_dir = out_dir.with_name(f".{out_dir.name}.mypt-partial")
+    shutil.rmtree(work_dir, ignore_errors=True)
+    try:
+        work_dir.mkdir(parents=True)
+        yield work_dir
+    except OSError as problem:
+        raise DataError(
+            f"{problem.filename or work_dir}: cannot write the dataset ({problem.strerror or problem})"
+        ) from None
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _write_shards(
+    parts: Sequence[Part], tokenizer: Tokenizer, errors: Errors, work_dir: Path, tokens_per_shard: int
+) -> Generator[Event, None, dict[Split, list[ShardInfo]]]:
+    """Encode all parts into shards; give what was written per split."""
+    with ExitStack() as open_files:
+        writers: dict[Split, ShardWriter] = {
+            split: ShardWriter(work_dir, split, tokens_per_shard, tokenizer.vocab_size) for split in ("train", "val")
+        }
+        for writer in writers.values():
+            open_files.callback(writer.abandon)
+        for told in tokenize(parts, tokenizer, errors):
+            if isinstance(told, Chunk):
+                yield from writers[told.split].append(told.ids, ends_document=told.ends_document)
+            else:
+                yield told
+        for writer in writers.values():
+            yield from writer.close()
+        return {split: writer.written for split, writer in writers.items()}
 
 
 class ShardWriter:
@@ -126,6 +153,10 @@ class ShardWriter:
             self._file.close()
             self._path.unlink()
         sync_directory(self._directory)
+
+    def abandon(self) -> None:
+        """Let go of the open file; harmless after `close`."""
+        self._file.close()
 
     def _open(self) -> None:
         self._path = self._directory / f"shard-{len(self.written):05d}.bin"

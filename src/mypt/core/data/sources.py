@@ -44,8 +44,11 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        for path in _expand(pattern):
-            found.setdefault(path)
+        try:
+            paths = _expand(pattern)
+        except OSError as problem:
+            raise DataError(f"{pattern[:80]}: cannot look for it ({problem.strerror or problem})") from None
+        found |= dict.fromkeys(paths)
     return list(found)
 
 
@@ -95,6 +98,8 @@ def read_pieces(part: Part, errors: Errors = "strict") -> Iterator[str]:
 
 
 def _expand(pattern: str) -> list[Path]:
+    if not pattern:
+        raise DataError("an empty file name", hint="Name text files, folders or globs.")
     path = Path(pattern).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
@@ -125,7 +130,7 @@ def _next_character(path: Path, offset: int, size: int) -> int:
     for skipped, byte in enumerate(following):
         if byte & 0xC0 != 0x80:  # noqa: PLR2004 - continuation bytes are 0b10xxxxxx
             return offset + skipped
-    return offset
+    return size if offset + len(following) == size else offset
 
 
 def _read_chunks(part: Part) -> Iterator[tuple[int, bytes]]:

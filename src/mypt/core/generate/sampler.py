@@ -17,7 +17,7 @@ def sample(logits_V: Tensor, config: SamplingConfig, generator: torch.Generator)
     if config.temperature == 0:
         return int(logits_V.argmax())
     probabilities_V = filtered_probabilities(logits_V, config)
-    return int(torch.multinomial(probabilities_V.cpu(), 1, generator=generator))
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
 
 
 def filtered_probabilities(logits_V: Tensor, config: SamplingConfig) -> Tensor:
@@ -26,7 +26,8 @@ def filtered_probabilities(logits_V: Tensor, config: SamplingConfig) -> Tensor:
     top-p is nucleus sampling (Holtzman et al., 2020): the likeliest ids until their probabilities
     reach p; the id that reaches it is kept.
     """
-    scaled_V = logits_V.float() / config.temperature
+    # In double precision and with the peak at zero: any temperature above zero stays finite.
+    scaled_V = (logits_V.cpu().double() - logits_V.max().item()) / config.temperature
     if config.top_k is not None and config.top_k < scaled_V.numel():
         smallest = scaled_V.topk(config.top_k).values[-1]
         scaled_V = scaled_V.masked_fill(scaled_V < smallest, -torch.inf)

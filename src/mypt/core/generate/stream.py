@@ -13,7 +13,6 @@ from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.tokens.base import Tokenizer
-from mypt.errors import DataError
 from mypt.events import Event, Generated, SampleStarted, Token, Warned
 from mypt.records.sampling import SamplingConfig
 
@@ -43,10 +42,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> li
     Raises:
         DataError: for unknown characters, unless they are to be skipped.
     """
-    try:
-        ids = (tokenizer.encode_known if config.unknown == "skip" else tokenizer.encode)(text).tolist()
-    except UnicodeEncodeError:
-        raise DataError("the prompt is not valid Unicode text") from None
+    ids = (tokenizer.encode_known if config.unknown == "skip" else tokenizer.encode)(text).tolist()
     if ids:
         return ids
     if tokenizer.end_of_text_id is not None:

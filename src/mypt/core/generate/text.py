@@ -27,11 +27,12 @@ class TextStream:
 
     def _release(self, text: str) -> str:
         pending = self._held + text
-        found = [(pending.find(stop), stop) for stop in self._stops if stop in pending]
+        # The stop that is complete first wins, so that token borders leave no trace.
+        found = [(start + len(stop), start, stop) for stop in self._stops if (start := pending.find(stop)) >= 0]
         if found:
-            position, self.stopped_by = min(found)
+            _, start, self.stopped_by = min(found)
             self._held = ""
-            return pending[:position]
+            return pending[:start]
         held = self._unsure_tail(pending)
         self._held = pending[len(pending) - held :]
         return pending[: len(pending) - held]

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.errors import DataError
 from mypt.records.tokenizer import TokenizerSpec
 
 Ids = NDArray[np.uint16 | np.uint32]
@@ -53,6 +54,18 @@ class Tokenizer(Protocol):
 def decode(tokenizer: Tokenizer, ids: list[int]) -> str:
     """Decode ids to text; broken characters become U+FFFD."""
     return b"".join(tokenizer.decode_bytes(token_id) for token_id in ids).decode("utf-8", errors="replace")
+
+
+def as_utf8(text: str) -> bytes:
+    """Encode text as UTF-8.
+
+    Raises:
+        DataError: for half a surrogate pair, which is no text.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as problem:
+        raise DataError(f"not valid Unicode text (half a surrogate pair at character {problem.start:,})") from None
 
 
 def id_dtype(vocab_size: int) -> np.dtype[np.uint16 | np.uint32]:

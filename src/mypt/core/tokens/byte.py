@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt.core.tokens.base import Ids, id_dtype
+from mypt.core.tokens.base import Ids, as_utf8, id_dtype
 from mypt.records.tokenizer import ByteSpec
 
 
@@ -23,7 +23,7 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> Ids:
         """The UTF-8 bytes of the text."""
-        return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(id_dtype(self.vocab_size))
+        return np.frombuffer(as_utf8(text), dtype=np.uint8).astype(id_dtype(self.vocab_size))
 
     def encode_known(self, text: str) -> Ids:
         """The same: every text is known."""

@@ -7,7 +7,7 @@ import tiktoken
 from numpy.typing import NDArray
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from mypt.core.tokens.base import Ids, id_dtype
+from mypt.core.tokens.base import Ids, as_utf8, id_dtype
 from mypt.core.tokens.gpt2_table import load_ranks
 from mypt.records.tokenizer import Gpt2Spec
 
@@ -33,7 +33,12 @@ class Gpt2Tokenizer:
         return np.array([len(self.decode_bytes(token_id)) for token_id in range(self.vocab_size)], dtype=np.int64)
 
     def encode(self, text: str) -> Ids:
-        """Encode text; special tokens in it are plain text."""
+        """Encode text; special tokens in it are plain text.
+
+        Raises:
+            DataError: for half a surrogate pair.
+        """
+        as_utf8(text)
         return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(id_dtype(self.vocab_size))
 
     def encode_known(self, text: str) -> Ids:

@@ -37,7 +37,7 @@ def load_ranks() -> Ranks:
     for place, read in _places():
         try:
             ranks = _parse(read())
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, KeyError) as problem:
             tried.append(f"  {place}: {problem}")
             continue
         if _hash(ranks) == GPT2_TABLE_SHA256:

@@ -116,8 +116,12 @@ def presets_page() -> str:
 
 
 def _usage(name: str, command: Command) -> str:
-    arguments = [parameter.metavar or parameter.name.upper() for parameter in _arguments(command)]
+    arguments = [_optional(parameter) for parameter in _arguments(command)]
     return " ".join(["mypt", name, "[OPTIONS]", *arguments])
+
+
+def _optional(argument: TyperArgument) -> str:
+    return f"[{argument.metavar or argument.name}]" + ("..." if argument.nargs == -1 else "")
 
 
 def _arguments(command: Command) -> list[TyperArgument]:

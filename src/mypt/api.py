@@ -68,7 +68,7 @@ def train(
     return run(
         config,
         directory,
-        vocabulary_is_explicit=sources["model.vocab_size"] == "settings",
+        keep_vocab_size=sources["model.vocab_size"] == "settings",
         fresh=fresh,
         init_from=base,
     )

@@ -99,7 +99,7 @@ def test_fresh_starts_anew_and_keeps_the_old(mypt: Mypt, text_file: Path, tmp_pa
     anew = mypt("train", text_file, *SHORT, "--max-iters", "2", "--n-layer", "3", "--fresh")
     assert anew.returncode == 0, anew.stderr
     assert "set aside" in anew.stderr
-    assert [path.name.split("-")[0] for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+    assert [path.name.split("-")[0] for path in sorted((tmp_path / "checkpoints").glob("[!.]*"))] == [
         "default",
         "default.old",
     ]

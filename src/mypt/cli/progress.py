@@ -170,6 +170,7 @@ class TrainingView:
         self._plan: RunPlanned | None = None
         self._losses: list[float] = []
         self._last_step: StepDone | None = None
+        self._evaluation: Evaluated | None = None
         self._last_line_s = -_PLAIN_LINE_S
         self._drawers: dict[type[Event], Callable[[Any], None]] = {
             Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
@@ -187,6 +188,8 @@ class TrainingView:
 
     def draw(self, event: Event) -> None:
         """Show one event; kinds without a look are passed over."""
+        if not isinstance(event, Saved):
+            self._tell_evaluation()
         drawer = self._drawers.get(type(event))
         if drawer is not None:
             drawer(event)
@@ -197,6 +200,7 @@ class TrainingView:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+        self._tell_evaluation()
         self._reading.close()
         if self._live is not None:
             self._live.stop()
@@ -225,13 +229,23 @@ class TrainingView:
             self.say(f"{self._label(event.step)}  {_metrics(event)}, ETA {human_duration(event.eta_s)}")
 
     def _evaluated(self, event: Evaluated) -> None:
+        self._evaluation = event
+
+    def _tell_evaluation(self, *, saved: str = "") -> None:
+        """Print the evaluation that was just done, with the save that followed it."""
+        event, self._evaluation = self._evaluation, None
+        if event is None:
+            return
         train = f"  train {self._losses[-1]:.4f}" if self._losses else ""
         val = (f"val {event.val_loss:.4f}", "bold")
-        self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte")
+        self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte", (saved, "dim"))
 
     def _saved(self, event: Saved) -> None:
-        cost = f"{human_bytes(event.size_bytes)}, {human_duration(event.elapsed_s)}"
-        self.say((f"{self._label(event.step)}  saved {event.path} ({cost})", "dim"))
+        saved = f"  saved {human_bytes(event.size_bytes)} in {human_duration(event.elapsed_s)}"
+        if self._evaluation is not None:
+            self._tell_evaluation(saved=saved)
+        else:
+            self.say((f"{self._label(event.step)}{saved}", "dim"))
 
     def _finish(self, event: Finished) -> None:
         self.close()

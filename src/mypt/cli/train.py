@@ -131,7 +131,7 @@ def train(
         events = run(
             resolved.config,
             directory,
-            vocabulary_is_explicit=resolved.sources["model.vocab_size"] == "--set",
+            keep_vocab_size=resolved.sources["model.vocab_size"] == "--set",
             fresh=fresh,
             init_from=base,
             stop=stop,

@@ -33,8 +33,6 @@ MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MANIFEST_FILE = "manifest.json"
 METRICS_FILE = "metrics.jsonl"
-LOCK_FILE = ".lock"
-OWNER_FILE = ".lock-owner"
 
 WEIGHT_FILES = (CONFIG_FILE, TOKENIZER_FILE, STATE_FILE, MODEL_FILE)
 ALL_FILES = (*WEIGHT_FILES, OPTIMIZER_FILE)
@@ -166,9 +164,11 @@ class ModelDirectory:
         Raises:
             ModelLockedError: naming the process and host that hold it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK_FILE, timeout=0)
-        owner = self.path / OWNER_FILE
+        root = self.path.parent
+        root.mkdir(parents=True, exist_ok=True)
+        # Beside the model, so that the model's folder can be renamed while it is held.
+        lock = FileLock(root / f".{self.name}.lock", timeout=0)
+        owner = root / f".{self.name}.lock-owner"
         try:
             lock.acquire()
         except Timeout:
@@ -230,9 +230,7 @@ class ModelDirectory:
 
     def set_aside(self) -> Path | None:
         """Rename the whole model out of the way, if there is one. Nothing is deleted."""
-        has_content = self.path.is_dir() and any(
-            item.name not in {LOCK_FILE, OWNER_FILE} for item in self.path.iterdir()
-        )
+        has_content = self.path.is_dir() and any(self.path.iterdir())
         return set_aside(self.path, "old") if has_content else None
 
     def _remove_leftovers(self) -> None:

@@ -9,18 +9,15 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from inspect import cleandoc
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
-import torch
-
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.data.corpus import read_corpus
-from mypt.core.device import Device, choose_device
+from mypt.core.data.corpus import Corpus, read_corpus
+from mypt.core.device import choose_device
 from mypt.core.generate.loaded import load_model
-from mypt.core.model.gpt import GPT
-from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.run import train
-from mypt.core.train.session import Progress, Session
+from mypt.core.train.start import Origin, begin
 from mypt.durable import write_text
 from mypt.events import Event, Finished, Noted
 from mypt.records.model import ModelConfig
@@ -63,10 +60,10 @@ def quickstart(
     write_text(text_path, text)
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
-    step_s = yield from _seconds_per_step(config)
+    step_s = _seconds_per_step(config)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"time: {step_s * 1000:.0f} ms a step here, so {steps:,} steps fill {minutes:g} min")
-    interval = max(10, steps // 10)
+    interval = max(10, -(-steps // 10))
     training = config.training.model_copy(
         update={"max_iters": steps, "eval_interval": interval, "warmup_iters": min(100, steps // 20)}
     )
@@ -85,15 +82,9 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
     """A model that two laptop cores teach to spell, and to call, in two minutes."""
     return RunConfig(
         name="quickstart",
-        model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=128),
+        model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=64),
         training=TrainingConfig(
-            batch_size=8,
-            learning_rate=3e-3,
-            min_lr_ratio=0.02,
-            weight_decay=0.1,
-            eval_iters=32,
-            seed=seed,
-            device=device,
+            batch_size=16, learning_rate=5e-3, min_lr_ratio=0.02, eval_iters=32, seed=seed, device=device
         ),
         data=DataConfig(input_files=(str(text_path),), tokenization="char", val_fraction=0.05),
     )
@@ -144,22 +135,24 @@ def _read_source(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="ignore").encode("ascii", "ignore").decode()
 
 
-def _seconds_per_step(config: RunConfig) -> Generator[Event, None, float]:
-    """Time a few steps of a throw-away copy of the run."""
-    device: Device = choose_device(config.training.device, config.training.precision)
-    corpus = yield from read_corpus(config.data)
-    model_config = config.model.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
-    model = GPT(model_config).to(device.torch).train()
-    optimizer = build_optimizer(model, config.training)
-    session = Session(
-        config.model_copy(update={"model": model_config}), corpus, model, optimizer, device, Progress(), None
-    )
-    loss = torch.zeros(())
-    for _ in range(_WARMUP_STEPS):
-        loss = session.train_step()
-    session.read_loss(loss)
-    device.synchronize()
-    started_s = time.monotonic()
-    for _ in range(_PROBED_STEPS):
+def _seconds_per_step(config: RunConfig) -> float:
+    """Time some steps of a throw-away copy of the run; the median shrugs off a busy moment."""
+    device = choose_device(config.training.device, config.training.precision)
+    corpus = _quietly(read_corpus(config.data))
+    model = config.model.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
+    session = begin(config.model_copy(update={"model": model}), corpus, Origin(), device)
+    times_s = []
+    for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
+        started_s = time.monotonic()
         session.read_loss(session.train_step())
-    return (time.monotonic() - started_s) / _PROBED_STEPS
+        times_s.append(time.monotonic() - started_s)
+    return median(times_s[_WARMUP_STEPS:])
+
+
+def _quietly(work: Generator[Event, None, Corpus]) -> Corpus:
+    """Do the work without telling of it: the run itself will."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value

@@ -1,6 +1,6 @@
 """The training verb: text and config in, events and checkpoints out.
 
-    read text -> take the lock -> fresh, resumed or adopted weights -> steps, evaluations, saves
+    take the lock -> read text -> fresh, resumed or adopted weights -> steps, evaluations, saves
 
 Closing the iterator, or `stop` turning true, saves the current step and ends the run.
 """
@@ -31,7 +31,7 @@ def train(
     config: RunConfig,
     directory: ModelDirectory,
     *,
-    vocabulary_is_explicit: bool = False,
+    keep_vocab_size: bool = False,
     fresh: bool = False,
     init_from: ModelDirectory | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -41,7 +41,7 @@ def train(
     Args:
         config: the resolved run.
         directory: where the model lives; an existing one is resumed.
-        vocabulary_is_explicit: keep config.model.vocab_size instead of the tokenizer's.
+        keep_vocab_size: take config.model.vocab_size as it is, not the tokenizer's size.
         fresh: set an existing model aside first.
         init_from: start a new model with this one's weights.
         stop: asked after every step.
@@ -51,48 +51,59 @@ def train(
     """
     make_deterministic()
     device = choose_device(config.training.device, config.training.precision)
-    if fresh:
-        aside = directory.set_aside()
+    with directory.lock():
+        aside = directory.set_aside() if fresh else None
         if aside is not None:
             yield Warned(f"the old model was set aside as {aside}")
-    with directory.lock():
         warnings: list[str] = []
         origin = find_origin(directory, init_from, warnings.append)
         yield from map(Warned, warnings)
-        source = origin.tokenizer_source
-        if source is not None and config.data.dataset_dir is None and config.data.tokenization != source.tokenizer.kind:
-            raise UsageError(
-                f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}",
-                hint="Leave --tokenization out, or train a new model.",
-            )
-        corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
-        told = config.data.model_copy(update={"tokenization": corpus.tokenizer.spec.kind})
-        config = config.model_copy(update={"data": told})
-        config = _fit_vocabulary(config, corpus, origin, explicit=vocabulary_is_explicit)
-        corpus.require_blocks(config.model.block_size)
-        if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
-            yield Warned("the training text is not the one this model was trained on so far")
+        corpus = yield from _read_text(config, origin)
+        config = _fitted(config, corpus, origin, keep_vocab_size=keep_vocab_size)
         session = begin(config, corpus, origin, device)
         yield _plan(session, directory)
         yield from _Loop(session, directory, stop).run()
 
 
-def _fit_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, explicit: bool) -> RunConfig:
-    """The tokenizer decides the vocabulary; an explicit larger one is padding.
+def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
+    """Read the text with the tokenizer of the model that is gone on with, if there is one.
+
+    Raises:
+        UsageError: when another tokenization than the model's is asked for.
+        DataError: when the text is unfit or too short.
+    """
+    source = origin.tokenizer_source
+    if source is not None and config.data.dataset_dir is None and config.data.tokenization != source.tokenizer.kind:
+        raise UsageError(
+            f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}",
+            hint="Leave --tokenization out, or train a new model.",
+        )
+    corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
+    corpus.require_blocks(config.model.block_size)
+    if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
+        yield Warned("the training text is not the one this model was trained on so far")
+    return corpus
+
+
+def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_size: bool) -> RunConfig:
+    """Write down what the tokenizer decides: its kind, and the vocabulary unless an explicit one pads it.
 
     Raises:
         UsageError: for an explicit vocabulary smaller than the tokenizer's.
     """
-    needed = corpus.tokenizer.vocab_size
-    if explicit:
+    tokenizer = corpus.tokenizer
+    if keep_vocab_size:
         size = config.model.vocab_size
     elif origin.tokenizer_source is not None:
         size = origin.tokenizer_source.config.vocab_size
     else:
-        size = GPT2_PADDED_VOCABULARY if corpus.tokenizer.spec.kind == "gpt2" else needed
-    if size < needed:
+        size = GPT2_PADDED_VOCABULARY if tokenizer.spec.kind == "gpt2" else tokenizer.vocab_size
+    if size < tokenizer.vocab_size:
+        needed = tokenizer.vocab_size
         raise UsageError(f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})")
-    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": size})})
+    model = config.model.model_copy(update={"vocab_size": size})
+    data = config.data.model_copy(update={"tokenization": tokenizer.spec.kind})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
@@ -138,6 +149,7 @@ class _Loop:
         if progress.step >= self._training.max_iters:
             yield self._finished("already complete")
             return
+        self._directory.path.mkdir(parents=True, exist_ok=True)
         try:
             while progress.step < self._training.max_iters:
                 yield from self._step()

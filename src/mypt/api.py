@@ -24,6 +24,7 @@ def load(name: str, *, checkpoint_dir: str | Path = "checkpoints", device: str =
 
     Raises:
         CheckpointError: when there is no whole model of this name.
+        UsageError: for a device this machine does not have.
     """
     from mypt.core.generate.loaded import load_model
 
@@ -62,7 +63,7 @@ def train(
     layers = base_layers(preset, None if fresh else directory, base)
     files = [input_files] if isinstance(input_files, str) else list(input_files)
     if files:
-        layers.append(dotted_layer("input_files", {"data.input_files": files, "data.dataset_dir": None}))
+        layers.append(dotted_layer("input_files", {"data.input_files": files}))
     layers.append(dotted_layer("settings", settings or {}))
     config, sources = resolve(layers, where="train")
     return run(

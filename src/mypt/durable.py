@@ -5,6 +5,7 @@ A name either holds the old content or the whole new content, also after a power
 
 import hashlib
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -28,7 +29,7 @@ def write_text(path: Path, text: str) -> None:
 def sync_file(path: Path) -> None:
     """Force the content of a written file to the disk."""
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        _flush(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
@@ -37,9 +38,17 @@ def sync_directory(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, durably."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_directory(each.parent)
 
 
 def publish_directory(temporary: Path, final: Path) -> None:
@@ -66,3 +75,13 @@ def sha256_of(path: Path) -> str:
     """Hash a file of any size in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(handle: int) -> None:
+    """Force a file to the disk itself; macOS has a command of its own for that."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(handle)

@@ -16,7 +16,7 @@ class Event:
 
     def as_json(self) -> str:
         """Give the event as one line of JSON, its name first."""
-        return json.dumps({"event": self.event} | asdict(self), ensure_ascii=False)
+        return json.dumps({"event": self.event} | asdict(self), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)

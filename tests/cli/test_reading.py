@@ -78,7 +78,8 @@ def test_params_counts_a_preset(mypt: Mypt, arguments: tuple[str, ...]) -> None:
     report = json.loads(mypt("params", *arguments, "--json").stdout)
     assert report["parameters"] == load_preset("tiny").model.parameters
     assert sum(report["parameters_by_part"].values()) == report["parameters"]
-    assert sum(report["training_memory_by_part"].values()) == report["training_memory_bytes"]
+    assert max(report["training_memory_by_part"].values()) < report["training_memory_bytes"]
+    assert report["training_memory_bytes"] < sum(report["training_memory_by_part"].values())
     assert sum(report["generation_memory_by_part"].values()) == report["generation_memory_bytes"]
     assert report["optimal_tokens"] == 20 * report["parameters"]
 

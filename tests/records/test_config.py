@@ -86,7 +86,7 @@ def test_numbers_that_are_none_are_refused(key: str, number: float) -> None:
 
 @pytest.mark.parametrize("key", ["model.n_layer", "training.max_iters", "training.seed", "training.save_interval"])
 def test_true_is_no_whole_number(key: str) -> None:
-    with pytest.raises(UsageError, match=f"{key}: should be a whole number, not true or false"):
+    with pytest.raises(UsageError, match=f"{key} = true: should be a valid integer .allowed: whole number"):
         resolve([dotted_layer("file", {key: True})], where="my.json")
 
 

@@ -3,6 +3,8 @@
 Markup is off: what users name (paths, prompts, presets) may hold brackets.
 """
 
+import sys
+
 from rich.console import Console
 
 
@@ -14,3 +16,9 @@ def data_console() -> Console:
 def prose_console() -> Console:
     """Stderr: everything that is not the answer."""
     return Console(stderr=True, highlight=False, markup=False)
+
+
+def write(text: str) -> None:
+    """Put data on stdout at once: generated text and JSON lines."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

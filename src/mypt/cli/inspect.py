@@ -46,7 +46,7 @@ def inspect(
 
 def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
     from mypt.core.checkpoint.report import report_model
-    from mypt.core.checkpoint.store import ModelDirectory, no_such_model
+    from mypt.core.checkpoint.store import ModelDirectory, State, no_such_model
     from mypt.core.data.report import report_dataset
     from mypt.records.dataset import DATASET_FILE
 
@@ -55,7 +55,9 @@ def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
         return report_dataset(path)
     if path.is_file():
         return _legacy(path)
+    step = None
     if path.name.startswith("step-") and path.is_dir():
+        step = State(path).step
         path = path.parent
     by_path = path.is_dir() and (any(path.glob("step-*")) or any(path.glob("*.pt")))
     directory = (
@@ -64,7 +66,7 @@ def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
         else ModelDirectory(checkpoint_dir, wanted)
     )
     if directory.states():
-        return report_model(directory)
+        return report_model(directory, step)
     if directory.has_legacy_files():
         return _legacy(directory.path)
     raise no_such_model(directory)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 CHECKPOINT_DIR = "checkpoints"
+TOKENIZER_DECIDES = "the tokenizer decides"
+"""The source of a vocabulary size that nobody set."""
 
 
 def option(*names: str, help: str, panel: str | None = None, env: str | None = None, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's own words and types

@@ -1,6 +1,5 @@
 """How long work looks: training and preparation, live on a terminal, as plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from mypt.cli.consoles import data_console, prose_console
+from mypt.cli.consoles import data_console, prose_console, write
 from mypt.cli.stopping import StopRequest
 from mypt.cli.tables import config_table
 from mypt.events import (
@@ -34,6 +33,7 @@ from mypt.records.resolve import Resolved
 from mypt.units import human_bytes, human_count, human_duration, sparkline
 
 _PLAIN_LINE_S = 1.0
+_KEPT_LOSSES = 4096
 _BAR_WIDTH = 48
 
 
@@ -59,7 +59,7 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         for event in events:
             training = training or isinstance(event, RunPlanned)
             if view is None:
-                _write(event.as_json() + "\n")
+                write(event.as_json() + "\n")
             else:
                 view.draw(event)
             if stop() and not training:
@@ -78,7 +78,7 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
     """Draw the making of a dataset."""
     if as_json:
         for event in events:
-            _write(event.as_json() + "\n")
+            write(event.as_json() + "\n")
         return
     console = prose_console()
     reading = _Reading(console)
@@ -99,21 +99,6 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
                 console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim")
             case _:
                 pass
-
-
-def show_next_steps(model_name: str) -> None:
-    """Name the three commands that follow a quickstart."""
-    from mypt.cli.app import program_name
-
-    program = program_name()
-    console = prose_console()
-    console.print("\nNext:", style="bold")
-    for command, meaning in (
-        (f'{program} generate {model_name} --prompt "Return the "', "let it write more"),
-        (f"{program} inspect {model_name}", "see what was trained"),
-        (f"{program} train YOUR.txt --model-name mine --config-file tiny", "train on your own text"),
-    ):
-        console.print(Text.assemble("  ", (command, "cyan"), (f"   # {meaning}", "dim")), soft_wrap=True)
 
 
 class _Reading:
@@ -182,8 +167,8 @@ class TrainingView:
             Saved: self._saved,
             Finished: self._finish,
             SampleStarted: self._sample,
-            Token: lambda event: _write(event.text),
-            Generated: lambda _: _write("\n"),
+            Token: lambda event: write(event.text),
+            Generated: lambda _: write("\n"),
         }
 
     def draw(self, event: Event) -> None:
@@ -208,22 +193,24 @@ class TrainingView:
 
     def _sample(self, event: SampleStarted) -> None:
         self.say(("\nIt writes:", "bold"))
-        _write(event.prompt)
+        write(event.prompt)
 
     def _begin(self, plan: RunPlanned) -> None:
         self._plan = plan
         self._console.print(header(plan))
         if self._console.is_terminal:
             self._task = self._bar.add_task("", total=plan.max_iters, completed=plan.start_step)
-            self._live = Live(self._frame(), console=self._console, refresh_per_second=8)
+            self._live = Live(get_renderable=self._frame, console=self._console, refresh_per_second=8)
             self._live.start()
 
     def _step(self, event: StepDone) -> None:
         self._losses.append(event.loss)
+        if len(self._losses) > _KEPT_LOSSES:
+            # The curve stays whole and coarse, however long the run.
+            self._losses = [(a + b) / 2 for a, b in zip(self._losses[::2], self._losses[1::2], strict=False)]
         self._last_step = event
         if self._live is not None and self._task is not None:
             self._bar.update(self._task, completed=event.step, description=f"ETA {human_duration(event.eta_s)}")
-            self._live.update(self._frame())
         elif time.monotonic() - self._last_line_s >= _PLAIN_LINE_S:
             self._last_line_s = time.monotonic()
             self.say(f"{self._label(event.step)}  {_metrics(event)}, ETA {human_duration(event.eta_s)}")
@@ -293,8 +280,3 @@ def header(plan: RunPlanned) -> Table:
 
 def _metrics(event: StepDone) -> str:
     return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {human_count(event.tokens_per_s)} tokens/s"
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -24,7 +24,7 @@ def quickstart(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Train a small GPT on text this machine already has, and let it write."""
-    from mypt.cli.progress import draw_training, show_next_steps
+    from mypt.cli.progress import draw_training
     from mypt.cli.stopping import stop_on_signals
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
@@ -42,5 +42,21 @@ def quickstart(
         events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)
         draw_training(events, stop, as_json=json, go_on=shlex.join(go_on))
     if not stop() and not json:
-        show_next_steps(directory.name)
+        _show_next_steps(program_name())
     raise typer.Exit(stop.exit_code)
+
+
+def _show_next_steps(program: str) -> None:
+    """Name the three commands that follow."""
+    from rich.text import Text
+
+    from mypt.cli.consoles import prose_console
+
+    console = prose_console()
+    console.print("\nNext:", style="bold")
+    for command, meaning in (
+        (f'{program} generate {MODEL_NAME} --prompt "Return the "', "let it write more"),
+        (f"{program} inspect {MODEL_NAME}", "see what was trained"),
+        (f"{program} train YOUR.txt --model-name mine --config-file tiny", "train on your own text"),
+    ):
+        console.print(Text.assemble("  ", (command, "cyan"), (f"   # {meaning}", "dim")), soft_wrap=True)

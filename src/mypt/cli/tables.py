@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mypt.cli.consoles import data_console
-from mypt.cli.train import TOKENIZER_DECIDES
+from mypt.cli.options import TOKENIZER_DECIDES
 from mypt.records.base import flatten
 from mypt.records.model import ModelConfig
 from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
@@ -108,12 +108,13 @@ def show_params(report: ParamsReport, source: str) -> None:
             human_bytes(generation[part]) if part in generation else "",
         )
     memory.add_row(
-        "total", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
+        "peak", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
     )
     console.print(memory)
     context = report.config.block_size
     notes = _grid()
-    notes.add_row("training", f"estimated for {report.batch_size} x {context} tokens a step, {report.precision}")
+    batch = f"{report.batch_size} x {context} tokens a step, {report.precision}"
+    notes.add_row("training", f"estimated for {batch}; gradients and logits never meet, so the peak is below the sum")
     notes.add_row("generation", "estimated for one sequence with a full cache, fp32")
     compute = f"{human_count(report.training_flops_per_token)} FLOP per training token: 6 N + 12 L C T"
     notes.add_row("compute", f"{compute} (Kaplan et al. 2020, Chowdhery et al. 2022)")

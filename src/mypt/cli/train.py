@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, ConfigFile, DeviceName, Files, option
+from mypt.cli.options import CHECKPOINT_DIR, TOKENIZER_DECIDES, CheckpointDir, ConfigFile, DeviceName, Files, option
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.records.resolve import Resolved
 
 _DATA, _MODEL, _TRAINING, _RUN = "Text", "Architecture (of a new model)", "Training", "Run"
-
-TOKENIZER_DECIDES = "the tokenizer decides"
 
 # The flags that mirror a config field; any other field: --set.
 FLAGS = {
@@ -155,9 +153,6 @@ def _resolve(
     sources = {name: context.get_parameter_source(name) for name in given}
     from_environment = {name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT"}
     layers = base_layers(config_file, existing, base)
-    if {"input_file", "dataset_dir"} & set(given):
-        # A new source of text replaces the old one of either kind.
-        layers.append(dotted_layer("default", {"data.input_files": [], "data.dataset_dir": None}))
     layers.append(dotted_layer("environment", {key: values[n] for n, key in given.items() if n in from_environment}))
     layers.append(dotted_layer("flag", {key: values[n] for n, key in given.items() if n not in from_environment}))
     layers.append(overrides_layer(values["set_"] or []))

@@ -1,14 +1,13 @@
 """How generated text and conversions look."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from mypt.cli.consoles import prose_console
+from mypt.cli.consoles import prose_console, write
 from mypt.errors import MyptError
 from mypt.events import Converted, Event, Generated, Noted, SampleStarted, Token, Warned
 from mypt.records.checkpoint import TrainingState
@@ -27,16 +26,16 @@ def draw_generation(
             case Warned():
                 prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
             case Generated() if as_json:
-                _write(_as_json(event, load_s) + "\n")
+                write(_as_json(event, load_s) + "\n")
             case SampleStarted() if not (as_json or quiet):
                 if config.num_samples > 1:
                     prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
                 # A question is not part of its answer; a beginning is part of its continuation.
-                _write(event.prompt if config.mode == "basic" else "")
+                write(event.prompt if config.mode == "basic" else "")
             case Token() if not as_json:
-                _write(event.text)
+                write(event.text)
             case Generated():
-                _write("\n")
+                write("\n")
                 if not quiet:
                     _show_speed(prose, event, load_s)
             case _:
@@ -64,7 +63,7 @@ def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Event]]], *, as_json: bo
         try:
             for event in events:
                 if as_json:
-                    _write(event.as_json() + "\n")
+                    write(event.as_json() + "\n")
                 elif isinstance(event, Converted):
                     _show_converted(prose, event)
                 elif isinstance(event, Noted):
@@ -109,8 +108,3 @@ def _show_converted(prose: Console, event: Converted) -> None:
         f"{event.tokenizer} tokens, {optimizer}",
         soft_wrap=True,
     )
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

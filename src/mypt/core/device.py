@@ -1,8 +1,8 @@
-"""Where the work happens: device, precision, threads, rank and world size as one frozen value."""
+"""Where the work happens: device and precision as one frozen value."""
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,6 @@ class Device:
     kind: Kind
     index: int | None
     precision: Literal["fp32", "bf16"]
-    rank: int = 0
-    world_size: int = 1
 
     @property
     def torch(self) -> torch.device:
@@ -36,11 +34,9 @@ class Device:
         threads = torch.get_num_threads()
         return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
 
-    @contextmanager
-    def autocast(self) -> Generator[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Run matrix products in bf16 where the precision says so; weights stay fp32."""
-        with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            yield
+        return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def synchronize(self) -> None:
         """Wait for queued work, so that a clock read after it is true."""
@@ -66,22 +62,23 @@ def choose_device(name: str = "auto", precision: str = "auto") -> Device:
         precision = "bf16" if has_bf16 else "fp32"
     if precision == "bf16" and kind != "cpu" and not has_bf16:
         raise UsageError(f"precision bf16: {name} does not have it", hint="Use --precision fp32.")
-    return Device(
-        kind,
-        index,
-        "bf16" if precision == "bf16" else "fp32",
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-    )
+    return Device(kind, index, "bf16" if precision == "bf16" else "fp32")
 
 
-def make_deterministic() -> None:
-    """Ask for kernels that give the same bits every time. Call before the first CUDA work."""
+@contextmanager
+def deterministic() -> Generator[None]:
+    """Only kernels that give the same bits every time. Enter it before the first CUDA work."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    before = torch.are_deterministic_algorithms_enabled()
+    # Not as warnings only: attention's backward pass takes its exact path only when it must.
+    torch.use_deterministic_algorithms(mode=True)
     # It would also fill every fresh tensor with NaN, to expose reads of unset memory: pure cost.
     # pyrefly: ignore [missing-attribute] - torch makes it a property of the module at run time
     torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
 
 
 def _parse(name: str) -> tuple[Kind, int | None]:

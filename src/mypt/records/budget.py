@@ -11,14 +11,14 @@ TOKENS_PER_PARAMETER = 20
 """Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
 
 PROCESS_BYTES = 320 * 2**20
-"""Python with torch, before any tensor: measured resident size of a CPU process."""
+"""Python with torch and its thread pools, before any tensor: measured on a CPU."""
 
 _FP32 = 4
 _BYTES = {"fp32": 4, "bf16": 2}
 
 
 class TrainingMemory(NamedTuple):
-    """Bytes alive at the peak of one training step."""
+    """Bytes of each part of one training step, and of what is alive at once at its peak."""
 
     process: int
     weights: int
@@ -26,11 +26,12 @@ class TrainingMemory(NamedTuple):
     gradients: int
     activations: int
     logits: int
+    peak: int
 
     @property
-    def total(self) -> int:
-        """Sum of all parts."""
-        return sum(self)
+    def parts(self) -> dict[str, int]:
+        """All parts; their sum is above the peak, since some never meet."""
+        return {name: size for name, size in self._asdict().items() if name != "peak"}
 
 
 class GenerationMemory(NamedTuple):
@@ -55,15 +56,24 @@ def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32"
         batch_size: sequences of block_size tokens per step.
         precision: 'fp32', or 'bf16' for autocast (activations in two bytes).
     """
-    tokens = batch_size * model.block_size
+    weights = model.parameters * _FP32
+    activations = activation_bytes(model, batch_size, precision)
+    # Log-probabilities, and the gradients of these and of the logits, all in fp32.
+    logits = 3 * batch_size * model.block_size * model.vocab_size * _FP32
+    # The backward pass begins with all activations, the logits and the head's gradient; when all
+    # gradients are there, these are gone. Gradients are freed after each step.
+    embedding = model.vocab_size * model.n_embd * _FP32
+    at_its_begin = activations + logits + embedding
+    # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
+    at_its_end = weights + (2 * embedding if model.traits.tied_head else 0)
     return TrainingMemory(
         process=PROCESS_BYTES,
-        weights=model.parameters * _FP32,
-        optimizer=2 * model.parameters * _FP32,
-        gradients=model.parameters * _FP32,
-        activations=activation_bytes(model, batch_size, precision),
-        # The loss keeps log-probabilities and forms their gradient: both in fp32.
-        logits=2 * tokens * model.vocab_size * _FP32,
+        weights=weights,
+        optimizer=2 * weights,
+        gradients=weights,
+        activations=activations,
+        logits=logits,
+        peak=PROCESS_BYTES + 3 * weights + max(at_its_begin, at_its_end),
     )
 
 
@@ -72,15 +82,17 @@ def activation_bytes(model: ModelConfig, batch_size: int, precision: str = "fp32
 
     Per token and block, in widths C: both norms' inputs and outputs (4), q k v (3), attention
     output (1), MLP before and after the activation (8); after the blocks one more norm (2).
+    Dropout adds its masks (2, and 1 after the embedding) and attention's probabilities: all, dropped,
+    and their mask, each H x T per token.
     """
     tokens = batch_size * model.block_size
     size = _BYTES[precision]
     per_block = tokens * model.n_embd * 16 * size
+    around_blocks = tokens * model.n_embd * 2 * size
     if model.dropout:
-        # Masks of one byte, and attention's probabilities, dropped and not, with their mask.
-        per_block += tokens * model.n_embd * 2
-        per_block += batch_size * model.n_head * model.block_size**2 * (2 * size + 1)
-    return model.n_layer * per_block + tokens * model.n_embd * 2 * size
+        per_block += tokens * model.n_embd * 2 * size + 3 * tokens * model.n_head * model.block_size * size
+        around_blocks += tokens * model.n_embd * size
+    return model.n_layer * per_block + around_blocks
 
 
 def generation_memory(model: ModelConfig, batch_size: int = 1) -> GenerationMemory:

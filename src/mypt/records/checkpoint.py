@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mypt.records.base import Record
-from mypt.records.model import Count
+from mypt.records.checksum import SealedRecord
 from mypt.records.run import DataConfig, TrainingConfig
 
 
@@ -18,30 +18,29 @@ class TrainingState(Record, frozen=True):
 
     format_version: Literal[1] = 1
     model_name: str
-    step: Count = Field(ge=0, description="Optimizer updates done.")
-    samples_seen: Count = Field(ge=0, description="Windows consumed: the position in the data order.")
-    tokens_seen: Count = Field(ge=0)
+    step: int = Field(ge=0, description="Optimizer updates done.")
+    samples_seen: int = Field(ge=0, description="Windows consumed: the position in the data order.")
     training: TrainingConfig
     data: DataConfig
     data_fingerprint: str = Field("", description="Identifies the training tokens.")
     initialized_from: str | None = Field(None, description="Model whose weights were the start.")
     loss: float | None = Field(None, description="Training loss of the last step, nats per token.")
     val_loss: float | None = Field(None, description="Last validation loss, nats per token.")
+    val_step: int | None = Field(None, description="Step of that validation loss.")
     bits_per_byte: float | None = None
-    versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, threads.")
+    versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, precision.")
 
 
 class FileInfo(Record, frozen=True):
     """Size and hash of one file."""
 
-    size_bytes: Count = Field(ge=0)
+    size_bytes: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class CheckpointManifest(Record, frozen=True):
+class CheckpointManifest(SealedRecord, frozen=True):
     """manifest.json: written last, so a directory that has one is complete."""
 
     format_version: Literal[1] = 1
-    step: Count = Field(ge=0)
+    step: int = Field(ge=0)
     files: dict[str, FileInfo]
-    checksum: str = Field("", description="sha256 of this manifest without this field.")

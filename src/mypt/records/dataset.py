@@ -7,11 +7,10 @@ from pydantic import Field
 
 from mypt.errors import DataError
 from mypt.records.base import Record
-from mypt.records.checksum import checksum_of, require_checksum
-from mypt.records.model import Count
+from mypt.records.checksum import SealedRecord
+from mypt.records.run import EncodingErrors
 
 DATASET_FILE = "dataset.json"
-TOKENIZER_FILE = "tokenizer.json"
 
 Split = Literal["train", "val"]
 
@@ -20,10 +19,10 @@ class ShardInfo(Record, frozen=True):
     """One token file: little-endian ids from `byte_offset` on, without a header."""
 
     path: str = Field(min_length=1, description="Relative to the manifest, or absolute.")
-    byte_offset: Count = Field(0, ge=0, description="Bytes to skip: headers of foreign shards.")
+    byte_offset: int = Field(0, ge=0, description="Bytes to skip: headers of foreign shards.")
     dtype: Literal["uint16", "uint32"]
-    tokens: Count = Field(ge=0)
-    documents: Count = Field(ge=0, description="Documents that end in this shard.")
+    tokens: int = Field(ge=0)
+    documents: int = Field(ge=0, description="Documents that end in this shard.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @property
@@ -36,28 +35,23 @@ class SourceInfo(Record, frozen=True):
     """One text file that went in."""
 
     path: str
-    size_bytes: Count = Field(ge=0)
+    size_bytes: int = Field(ge=0)
 
 
-class DatasetManifest(Record, frozen=True):
+class DatasetManifest(SealedRecord, frozen=True):
     """A dataset: what went in, how, and every shard with its hash."""
 
     format_version: Literal[1] = 1
     mypt_version: str
     tokenizer_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Hash of tokenizer.json.")
-    vocab_size: Count = Field(ge=1)
-    end_of_text_id: Count | None
+    vocab_size: int = Field(ge=1)
+    end_of_text_id: int | None
     val_fraction: float = Field(ge=0, lt=1)
-    tokens_per_shard: Count = Field(ge=1)
-    encoding_errors: Literal["strict", "replace"]
+    tokens_per_shard: int = Field(ge=1)
+    encoding_errors: EncodingErrors
     sources: tuple[SourceInfo, ...]
     train: tuple[ShardInfo, ...]
     val: tuple[ShardInfo, ...]
-    checksum: str = Field("", description="sha256 of this manifest without this field.")
-
-    def sealed(self) -> "DatasetManifest":
-        """A copy that carries its own checksum."""
-        return self.model_copy(update={"checksum": checksum_of(self)})
 
     def tokens(self, split: Split) -> int:
         """Tokens in one split."""
@@ -91,5 +85,5 @@ def read_dataset_manifest(directory: Path) -> DatasetManifest:
             hint="Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR",
         )
     manifest = DatasetManifest.read(path, error=DataError)
-    require_checksum(manifest, manifest.checksum, path, DataError)
+    manifest.require_seal(path, DataError)
     return manifest

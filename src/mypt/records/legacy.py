@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mypt.errors import CheckpointError
 from mypt.records.base import Record
-from mypt.records.model import Count, ModelConfig
+from mypt.records.model import ModelConfig
 from mypt.records.run import DataConfig, TrainingConfig
 from mypt.records.tokenizer import CharSpec, Gpt2Spec, TokenizerSpec
 
@@ -36,12 +36,12 @@ def nested_from_legacy(values: Mapping[str, Any]) -> dict[str, Any]:
 class LegacyConfig(Record, frozen=True, extra="ignore"):
     """config.json of the original's folder format, and `config` of its single-file format."""
 
-    batch_size: Count = Field(16, ge=1)
-    block_size: Count = Field(ge=1)
-    vocab_size: Count = Field(ge=1)
-    n_embd: Count = Field(ge=1)
-    n_head: Count = Field(ge=1)
-    n_layer: Count = Field(ge=1)
+    batch_size: int = Field(16, ge=1)
+    block_size: int = Field(ge=1)
+    vocab_size: int = Field(ge=1)
+    n_embd: int = Field(ge=1)
+    n_head: int = Field(ge=1)
+    n_layer: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     bias: bool = False
 
@@ -72,16 +72,16 @@ class LegacyTokenizer(Record, frozen=True, extra="ignore"):
 class LegacyTraining(Record, frozen=True, extra="ignore"):
     """The hyper-parameters the original kept; all optional."""
 
-    max_iters: Count | None = Field(None, ge=1)
-    eval_interval: Count | None = Field(None, ge=1)
-    eval_iters: Count | None = Field(None, ge=1)
+    max_iters: int | None = Field(None, ge=1)
+    eval_interval: int | None = Field(None, ge=1)
+    eval_iters: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
 
 
 class LegacyState(Record, frozen=True, extra="ignore"):
     """training_state.json of the original's folder format."""
 
-    step: Count | None = Field(None, ge=0)
+    step: int | None = Field(None, ge=0)
     training_config: LegacyTraining = LegacyTraining()
     optimizer_file: str | None = None
 

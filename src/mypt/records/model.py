@@ -3,9 +3,9 @@
 Letters: C width (n_embd), T context (block_size), V vocabulary (vocab_size), L layers (n_layer).
 """
 
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mypt.records.base import Record
 
@@ -48,25 +48,15 @@ class ParameterCount(NamedTuple):
         return sum(self)
 
 
-def _whole(value: object) -> object:
-    """Refuse booleans where JSON-minded readers would take `true` for 1."""
-    if isinstance(value, bool):
-        raise ValueError("should be a whole number, not true or false")  # noqa: TRY004 - pydantic reports ValueError as a fault of the field
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_whole)]
-
-
 class ModelConfig(Record, frozen=True):
     """The architecture of one model. It never changes after training starts."""
 
     family: FamilyName = Field("gpt2", description="Architecture family.")
-    n_layer: Count = Field(12, ge=1, le=1000, description="Transformer blocks.")
-    n_head: Count = Field(6, ge=1, le=1000, description="Attention heads per block.")
-    n_embd: Count = Field(384, ge=1, le=65_536, description="Width of the residual stream.")
-    block_size: Count = Field(256, ge=2, le=1_048_576, description="Context window in tokens.")
-    vocab_size: Count = Field(50_304, ge=1, le=4_194_304, description="Rows of the embedding; set by the tokenizer.")
+    n_layer: int = Field(12, ge=1, le=1000, description="Transformer blocks.")
+    n_head: int = Field(6, ge=1, le=1000, description="Attention heads per block.")
+    n_embd: int = Field(384, ge=1, le=65_536, description="Width of the residual stream.")
+    block_size: int = Field(256, ge=2, le=1_048_576, description="Context window in tokens.")
+    vocab_size: int = Field(50_304, ge=1, le=4_194_304, description="Rows of the embedding; set by the tokenizer.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout rate while training.")
     bias: bool = Field(default=False, description="Biases in linear layers and norms.")
 

@@ -113,7 +113,7 @@ class ConfigsReport(Record, frozen=True):
 
 
 def params_report(model: ModelConfig, batch_size: int, precision: str) -> ParamsReport:
-    """Count an architecture's parameters, bytes and FLOPs."""
+    """Int an architecture's parameters, bytes and FLOPs."""
     training = training_memory(model, batch_size, precision)
     generation = generation_memory(model)
     return ParamsReport(
@@ -122,8 +122,8 @@ def params_report(model: ModelConfig, batch_size: int, precision: str) -> Params
         precision=precision,
         parameters=model.parameters,
         parameters_by_part=model.parameter_count._asdict(),
-        training_memory_bytes=training.total,
-        training_memory_by_part=training._asdict(),
+        training_memory_bytes=training.peak,
+        training_memory_by_part=training.parts,
         generation_memory_bytes=generation.total,
         generation_memory_by_part=generation._asdict(),
         training_flops_per_token=training_flops_per_token(model),
@@ -143,6 +143,6 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         n_embd=model.n_embd,
         block_size=model.block_size,
         batch_size=batch_size,
-        training_memory_bytes=training_memory(model, batch_size).total,
+        training_memory_bytes=training_memory(model, batch_size).peak,
         generation_memory_bytes=generation_memory(model).total,
     )

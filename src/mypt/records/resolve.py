@@ -37,6 +37,7 @@ def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
     sources = dict.fromkeys((key for key, _ in flatten(RunConfig().model_dump())), "default")
     try:
         for layer in layers:
+            _drop_other_source(values, layer.values)
             _merge(values, layer.values)
             sources |= dict.fromkeys((key for key, _ in flatten(layer.values)), layer.source)
     except RecursionError:
@@ -68,6 +69,15 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
         except (ValueError, RecursionError):
             values[key.strip()] = text
     return dotted_layer("--set", values)
+
+
+def _drop_other_source(values: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
+    """Text files replace a dataset of a weaker layer, and a dataset replaces text files."""
+    old, new = values.get("data"), newer.get("data")
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        for given, other in (("input_files", "dataset_dir"), ("dataset_dir", "input_files")):
+            if new.get(given) and not new.get(other):
+                old.pop(other, None)
 
 
 def _nested(path: Sequence[str], value: object) -> dict[str, Any]:

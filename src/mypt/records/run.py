@@ -5,31 +5,32 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from mypt.records.base import Record
-from mypt.records.model import Count, ModelConfig
+from mypt.records.model import ModelConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
 Tokenization = Literal["gpt2", "char", "byte"]
+EncodingErrors = Literal["strict", "replace"]
 
 
 class TrainingConfig(Record, frozen=True):
     """How the weights are found."""
 
-    batch_size: Count = Field(16, ge=1, le=1_000_000, description="Sequences per optimizer step.")
-    max_iters: Count = Field(1000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run.")
+    batch_size: int = Field(16, ge=1, le=1_000_000, description="Sequences per optimizer step.")
+    max_iters: int = Field(1000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run.")
     learning_rate: float = Field(6e-4, gt=0, le=10, description="Peak learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
-    warmup_iters: Count = Field(50, ge=0, le=1_000_000_000, description="Steps of linear warm-up.")
+    warmup_iters: int = Field(50, ge=0, le=1_000_000_000, description="Steps of linear warm-up.")
     weight_decay: float = Field(0.1, ge=0, le=10, description="AdamW decay of matrices.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW first-moment decay.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW second-moment decay.")
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="Largest gradient norm; 0 switches it off.")
-    eval_interval: Count = Field(100, ge=1, le=1_000_000_000, description="Steps between evaluations.")
-    eval_iters: Count = Field(20, ge=1, le=1_000_000, description="Validation batches per evaluation.")
-    save_interval: Count | None = Field(
+    eval_interval: int = Field(100, ge=1, le=1_000_000_000, description="Steps between evaluations.")
+    eval_iters: int = Field(20, ge=1, le=1_000_000, description="Validation batches per evaluation.")
+    save_interval: int | None = Field(
         None, ge=1, le=1_000_000_000, description="Steps between checkpoints; as eval_interval if not set."
     )
-    log_interval: Count = Field(1, ge=1, le=1_000_000, description="Steps between logged losses.")
-    seed: Count = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
+    log_interval: int = Field(1, ge=1, le=1_000_000, description="Steps between logged losses.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
     device: str = Field("auto", min_length=1, max_length=32, description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="fp32, bf16 (autocast), or auto: what the device does best.")
 
@@ -46,9 +47,7 @@ class DataConfig(Record, frozen=True):
     dataset_dir: str | None = Field(None, description="A prepared dataset instead of text files.")
     tokenization: Tokenization = Field("gpt2", description="gpt2, char or byte.")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text held out, from its end.")
-    encoding_errors: Literal["strict", "replace"] = Field(
-        "strict", description="What to do with invalid UTF-8: strict or replace."
-    )
+    encoding_errors: EncodingErrors = Field("strict", description="What to do with invalid UTF-8: strict or replace.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from mypt.errors import DataError, MyptError
 from mypt.records.base import Record
 
+TOKENIZER_FILE = "tokenizer.json"
+
 GPT2_TABLE_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 """Hash of GPT-2's rank table in tiktoken's format: any source is this table or is refused."""
 

@@ -39,10 +39,10 @@ def publish(directory: ModelDirectory, step: int, val_loss: float | None = None)
             model_name="model",
             step=step,
             samples_seen=step,
-            tokens_seen=step,
             training=TrainingConfig(),
             data=DataConfig(),
             val_loss=val_loss,
+            val_step=step,
         ).write(folder / STATE_FILE)
         (folder / MODEL_FILE).write_bytes(f"weights of step {step}".encode())
         (folder / "optimizer.safetensors").write_bytes(b"moments")

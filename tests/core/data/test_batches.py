@@ -36,7 +36,7 @@ def texts(draw: st.DrawFn) -> tuple[int, int]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of the order that small tests cross.
-    monkeypatch.setattr("mypt.core.data.batches._BLOCK_POSITIONS", 16)
+    monkeypatch.setattr("mypt.core.data.batches._POSITIONS_AT_ONCE", 16)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_order_does_not_depend_on_the_size_of_its_blocks(text: tuple[int, in
     count, block_size = text
     ours = Batches(stream(count), block_size, seed).at(position, 50)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mypt.core.data.batches._BLOCK_POSITIONS", 61)
+        patch.setattr("mypt.core.data.batches._POSITIONS_AT_ONCE", 61)
         other = Batches(stream(count), block_size, seed).at(position, 50)
     assert np.array_equal(ours[0], other[0])
 

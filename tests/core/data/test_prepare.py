@@ -417,7 +417,7 @@ def test_a_split_shorter_than_a_block_is_refused_with_a_block_size_that_fits(tex
 def test_a_token_buffer_gives_back_what_was_appended(dtype: str, lengths: list[int], block_tokens: int) -> None:
     ids = np.arange(sum(lengths), dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mypt.core.data.corpus._BLOCK_TOKENS", block_tokens)
+        patch.setattr("mypt.core.data.corpus._PIECE_TOKENS", block_tokens)
         buffer = TokenBuffer(np.dtype(dtype))
         for end, length in zip(np.cumsum(lengths), lengths, strict=True):
             buffer.append(ids[end - length : end])

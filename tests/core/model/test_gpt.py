@@ -140,14 +140,19 @@ def test_one_batch_can_be_learned_by_heart(family: FamilyName) -> None:
     assert loss.item() < 0.05
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("n_layer", "n_embd", "batch_size"), [(2, 32, 4), (4, 64, 2)])
-def test_activation_formula_counts_what_autograd_keeps(n_layer: int, n_embd: int, batch_size: int) -> None:
-    config = ModelConfig(n_layer=n_layer, n_head=2, n_embd=n_embd, block_size=64, vocab_size=16)
-    model = GPT(config)
+def test_activation_formula_counts_what_autograd_keeps(
+    n_layer: int, n_embd: int, batch_size: int, dropout: float
+) -> None:
+    config = ModelConfig(n_layer=n_layer, n_head=2, n_embd=n_embd, block_size=64, vocab_size=16, dropout=dropout)
+    model = GPT(config).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
+    alive: list[torch.Tensor] = []  # so that no address is used twice
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(tensor)
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()

@@ -47,3 +47,12 @@ def test_nothing_done_has_no_speed() -> None:
     meter = meter_reading(0.0, 0.0)
     assert meter.tokens_per_s == 0.0
     assert meter.eta_s(5) == 0.0
+
+
+def test_seconds_the_device_still_worked_belong_to_the_steps() -> None:
+    meter = meter_reading(0.0, 1.0, 5.0, 9.0, 10.0)
+    meter.step()
+    meter.settle()  # the device was done four seconds after the step was sent to it
+    meter.resume()  # then came four seconds of evaluation
+    meter.step()
+    assert meter.tokens_per_s == 2 * 100 / 6.0

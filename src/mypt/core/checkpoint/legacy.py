@@ -100,9 +100,9 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
         return
     try:
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
+        optimizer = _restore_optimizer(old, model)
     except (RuntimeError, KeyError) as problem:
         raise CheckpointError(f"{path}: its tensors do not fit its config ({problem})") from None
-    optimizer = _restore_optimizer(old, model)
     if not dry_run:
         training = old.state.training(old.config.batch_size)
         state = TrainingState(
@@ -110,7 +110,6 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
             step=step,
             # The original drew windows at random and kept no count; this is how many it drew.
             samples_seen=step * training.batch_size,
-            tokens_seen=step * training.batch_size * config.block_size,
             training=training,
             data=legacy_data(old.tokenizer),
             versions={"converted_from": path.name},

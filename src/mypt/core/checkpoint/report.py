@@ -17,18 +17,22 @@ _SHOWN_LOSSES = 60
 _KNOWN_SIZES = {"gpt2": 50_257, "byte": 257}
 
 
-def report_model(directory: ModelDirectory) -> ModelReport:
-    """Describe the newest readable state of a model. Hashes are not checked.
+def report_model(directory: ModelDirectory, step: int | None = None) -> ModelReport:
+    """Describe the newest readable state of a model, or that of one step. Hashes are not checked.
 
     Raises:
         CheckpointError: when no state can be read.
     """
     problems: list[str] = []
     for state in directory.states():
+        if step is not None and state.step != step:
+            continue
         try:
             return _report(directory, state)
         except MyptError as problem:
             problems.append(problem.message)
+        except OSError as problem:  # a running training may retire a state while it is read
+            problems.append(f"{state.path}: {problem.strerror or problem}")
     raise CheckpointError(f"{directory.path}: no readable state" + "".join(f"\n  {problem}" for problem in problems))
 
 
@@ -45,7 +49,7 @@ def _report(directory: ModelDirectory, state: State) -> ModelReport:
         path=str(state.path),
         parameters=state.parameters(),
         step=training.step,
-        tokens_seen=training.tokens_seen,
+        tokens_seen=training.samples_seen * state.config().block_size,
         tokenizer=spec.kind,
         vocab_size=tokenizer_size(spec),
         config=state.config(),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from mypt.core.checkpoint.store import (
     MODEL_FILE,
     OPTIMIZER_FILE,
     STATE_FILE,
-    TOKENIZER_FILE,
     WEIGHT_FILES,
     ModelDirectory,
     State,
@@ -23,7 +23,7 @@ from mypt.core.checkpoint.tensors import load_weights, save_optimizer, save_weig
 from mypt.core.model.gpt import GPT
 from mypt.records.checkpoint import TrainingState
 from mypt.records.model import ModelConfig
-from mypt.records.tokenizer import TokenizerSpec
+from mypt.records.tokenizer import TOKENIZER_FILE, TokenizerSpec
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -57,6 +57,11 @@ class Snapshot:
     tokenizer: TokenizerSpec
     training: TrainingState
 
+    @classmethod
+    def of(cls, state: State) -> Self:
+        """Read the facts of a state."""
+        return cls(state, state.config(), state.tokenizer(), state.training())
+
     def load(self, device: torch.device) -> GPT:
         """Build the model with these weights."""
         return load_weights(self.config, self.state.path / MODEL_FILE, device)
@@ -71,4 +76,4 @@ def open_snapshot(directory: ModelDirectory, warn: Callable[[str], None]) -> Sna
     state = directory.newest(WEIGHT_FILES, warn, quarantine=False)
     if state is None:
         raise no_such_model(directory)
-    return Snapshot(state, state.config(), state.tokenizer(), state.training())
+    return Snapshot.of(state)

@@ -7,27 +7,26 @@ A state is written into a temporary sibling, synced, renamed; only then older on
 that does not verify is set aside and the one before is used.
 """
 
+import math
 import os
 import re
 import shutil
 import socket
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mypt.core.checkpoint.header import read_header
-from mypt.durable import publish_directory, set_aside, sha256_of, sync_file
+from mypt.durable import make_directory, publish_directory, set_aside, sha256_of, sync_file
 from mypt.errors import CheckpointError, ModelLockedError, MyptError, UsageError
 from mypt.records.checkpoint import CheckpointManifest, FileInfo, TrainingState
-from mypt.records.checksum import checksum_of, require_checksum
 from mypt.records.model import ModelConfig
-from mypt.records.tokenizer import TokenizerSpec, read_tokenizer_spec
+from mypt.records.tokenizer import TOKENIZER_FILE, TokenizerSpec, read_tokenizer_spec
 
 CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
 STATE_FILE = "training_state.json"
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -71,7 +70,7 @@ class State:
         """The manifest, checked against its own checksum."""
         path = self.path / MANIFEST_FILE
         manifest = CheckpointManifest.read(path, error=CheckpointError)
-        require_checksum(manifest, manifest.checksum, path, CheckpointError)
+        manifest.require_seal(path, CheckpointError)
         return manifest
 
     def parameters(self) -> int:
@@ -132,15 +131,20 @@ class ModelDirectory:
         Raises:
             CheckpointError: when there are states and all are broken, or only a legacy one.
         """
-        states = self.states()
+        states, vanished = self.states(), False
         for state in states:
             try:
                 state.verify(names)
             except MyptError as problem:
+                if not state.path.is_dir():
+                    vanished = True  # retired by a running training; newer ones are there
+                    continue
                 kept = f"kept as {set_aside(state.path, 'broken').name}" if quarantine else "left as it is"
                 warn(f"{problem.message}. This state is {kept}; trying the one before it.")
             else:
                 return state
+        if vanished:
+            return self.newest(names, warn, quarantine=quarantine)
         if states:
             raise CheckpointError(
                 f"{self.path}: none of its {len(states)} states is whole",
@@ -165,7 +169,10 @@ class ModelDirectory:
             ModelLockedError: naming the process and host that hold it.
         """
         root = self.path.parent
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            make_directory(root)
+        except OSError as problem:
+            raise CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})") from None
         # Beside the model, so that the model's folder can be renamed while it is held.
         lock = FileLock(root / f".{self.name}.lock", timeout=0)
         owner = root / f".{self.name}.lock-owner"
@@ -199,7 +206,7 @@ class ModelDirectory:
         final = self.path / f"step-{step:08d}"
         temporary = self.path / f".tmp-step-{step:08d}-{os.getpid()}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             self._remove_leftovers()
             temporary.mkdir()
             write(temporary)
@@ -225,8 +232,9 @@ class ModelDirectory:
             if state != best:
                 # Renamed first: a reader finds it whole or not at all.
                 doomed = state.path.with_name(f".tmp-old-{state.path.name}-{os.getpid()}")
-                state.path.rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                with suppress(OSError):  # an old state that stays costs space, nothing else
+                    state.path.rename(doomed)
+                    shutil.rmtree(doomed)
 
     def set_aside(self) -> Path | None:
         """Rename the whole model out of the way, if there is one. Nothing is deleted."""
@@ -273,14 +281,14 @@ def _seal(directory: Path, step: int) -> int:
     for path in sorted(directory.iterdir()):
         sync_file(path)
         files[path.name] = FileInfo(size_bytes=path.stat().st_size, sha256=sha256_of(path))
-    manifest = CheckpointManifest(step=step, files=files)
-    manifest.model_copy(update={"checksum": checksum_of(manifest)}).write(directory / MANIFEST_FILE)
+    CheckpointManifest(step=step, files=files).sealed().write(directory / MANIFEST_FILE)
     return sum(info.size_bytes for info in files.values())
 
 
 def _val_loss(state: State) -> float:
+    """The loss that was measured at this very state; infinite where there is none."""
     try:
-        loss = state.training().val_loss
+        training = state.training()
     except MyptError:
-        return float("inf")
-    return float("inf") if loss is None else loss
+        return math.inf
+    return training.val_loss if training.val_loss is not None and training.val_step == state.step else math.inf

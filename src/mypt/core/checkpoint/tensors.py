@@ -25,10 +25,19 @@ def load_weights(config: ModelConfig, path: Path, device: torch.device) -> GPT:
     Raises:
         CheckpointError: when the file does not hold this architecture.
     """
+    return build_with(config, load_tensors(path, device), path)
+
+
+def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> GPT:
+    """Build a model around tensors that are there already; none are made anew.
+
+    Raises:
+        CheckpointError: naming `path`, when they are not this architecture's.
+    """
     with torch.device("meta"):
         model = GPT(config)
     try:
-        model.load_state_dict(load_tensors(path, device), strict=True, assign=True)
+        model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as problem:
         raise CheckpointError(f"{path}: does not hold the architecture of its config ({problem})") from None
     return model.requires_grad_()

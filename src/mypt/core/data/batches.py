@@ -13,10 +13,10 @@ from mypt.core.data.order import permute
 from mypt.core.data.stream import TokenStream
 from mypt.core.seeds import mix
 
-Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
+InputsTargets = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # The permutation costs 32 ns an index in blocks of this size and many times that one by one.
-_BLOCK_POSITIONS = 4096
+_POSITIONS_AT_ONCE = 4096
 
 
 class Batches:
@@ -32,7 +32,7 @@ class Batches:
         self._phases = min(block_size, len(stream) - self.windows_per_epoch * block_size)
         self._block = (-1, np.empty(0, dtype=np.int64))
 
-    def at(self, position: int, count: int) -> Windows:
+    def at(self, position: int, count: int) -> InputsTargets:
         """Give windows position .. position + count - 1 of the endless order.
 
         Returns:
@@ -46,7 +46,7 @@ class Batches:
     def _starts(self, block: int) -> NDArray[np.int64]:
         """Window starts of one block of positions; the newest block is kept."""
         if self._block[0] != block:
-            positions = np.arange(block * _BLOCK_POSITIONS, (block + 1) * _BLOCK_POSITIONS, dtype=np.int64)
+            positions = np.arange(block * _POSITIONS_AT_ONCE, (block + 1) * _POSITIONS_AT_ONCE, dtype=np.int64)
             epochs = positions // self.windows_per_epoch
             starts = np.empty_like(positions)
             for epoch in np.unique(epochs).tolist():
@@ -76,7 +76,7 @@ class FixedWindows:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def batch(self, first: int, count: int) -> Windows:
+    def batch(self, first: int, count: int) -> InputsTargets:
         """Give windows first .. first + count - 1 (fewer at the end), each of shape (B, T)."""
         return _shifted(self._stream, self._starts[first : first + count], self._block_size)
 
@@ -85,13 +85,13 @@ def _blocks(first: int, end: int) -> list[tuple[int, int, int]]:
     """Split positions first..end into (block, low, high) slices."""
     pieces = []
     while first < end:
-        block, low = divmod(first, _BLOCK_POSITIONS)
-        high = min(_BLOCK_POSITIONS, low + end - first)
+        block, low = divmod(first, _POSITIONS_AT_ONCE)
+        high = min(_POSITIONS_AT_ONCE, low + end - first)
         pieces.append((block, low, high))
         first += high - low
     return pieces
 
 
-def _shifted(stream: TokenStream, starts_B: NDArray[np.int64], block_size: int) -> Windows:
+def _shifted(stream: TokenStream, starts_B: NDArray[np.int64], block_size: int) -> InputsTargets:
     windows = stream.gather(starts_B, block_size + 1)
     return windows[:, :-1], windows[:, 1:]

@@ -15,12 +15,12 @@ from mypt.core.tokens.build import build_tokenizer
 from mypt.durable import sha256_of
 from mypt.errors import DataError, UsageError
 from mypt.events import TextRead
-from mypt.records.dataset import TOKENIZER_FILE, DatasetManifest, Split, read_dataset_manifest
+from mypt.records.dataset import DatasetManifest, Split, read_dataset_manifest
 from mypt.records.run import DataConfig
-from mypt.records.tokenizer import TokenizerSpec, read_tokenizer_spec
+from mypt.records.tokenizer import TOKENIZER_FILE, TokenizerSpec, read_tokenizer_spec
 
 # Memory grows in blocks of this many tokens: no reallocation, at most one block to spare.
-_BLOCK_TOKENS = 2**22
+_PIECE_TOKENS = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +137,19 @@ class TokenBuffer:
     def __init__(self, dtype: np.dtype[np.uint16 | np.uint32]) -> None:
         self._dtype = dtype
         self._full: list[Ids] = []
-        self._open: Ids = np.empty(_BLOCK_TOKENS, dtype=dtype)
+        self._open: Ids = np.empty(_PIECE_TOKENS, dtype=dtype)
         self._used = 0
 
     def append(self, ids: Ids) -> None:
         """Add ids at the end."""
         while ids.size:
-            taken = min(ids.size, _BLOCK_TOKENS - self._used)
+            taken = min(ids.size, _PIECE_TOKENS - self._used)
             self._open[self._used : self._used + taken] = ids[:taken]
             self._used += taken
             ids = ids[taken:]
-            if self._used == _BLOCK_TOKENS:
+            if self._used == _PIECE_TOKENS:
                 self._full.append(self._open)
-                self._open = np.empty(_BLOCK_TOKENS, dtype=self._dtype)
+                self._open = np.empty(_PIECE_TOKENS, dtype=self._dtype)
                 self._used = 0
 
     def blocks(self) -> list[Ids]:

@@ -5,6 +5,7 @@ that name is a finished dataset or not there.
 """
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -14,15 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from mypt import __version__
-from mypt.core.data.sources import Errors, Part, find_files, split_by_position
+from mypt.core.data.sources import Part, find_files, split_by_position
 from mypt.core.data.tokenize import Chunk, spec_for, tokenize
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.build import build_tokenizer
-from mypt.durable import publish_directory, sha256_of, sync_directory, sync_file
+from mypt.durable import make_directory, publish_directory, sha256_of, sync_directory, sync_file
 from mypt.errors import DataError
 from mypt.events import DatasetWritten, Event, ShardWritten
-from mypt.records.dataset import DATASET_FILE, TOKENIZER_FILE, DatasetManifest, ShardInfo, SourceInfo, Split
-from mypt.records.run import DataConfig
+from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, Split
+from mypt.records.run import DataConfig, EncodingErrors
+from mypt.records.tokenizer import TOKENIZER_FILE
 
 
 def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) -> Iterator[Event]:
@@ -89,10 +91,9 @@ def _require_free(out_dir: Path) -> None:
 @contextmanager
 def _work_directory(out_dir: Path) -> Generator[Path]:
     """A folder beside the final one, gone at the end whatever happens (but for its renaming)."""
-    work_dir = out_dir.with_name(f".{out_dir.name}.mypt-partial")
-    shutil.rmtree(work_dir, ignore_errors=True)
+    work_dir = out_dir.with_name(f".{out_dir.name}.mypt-{os.getpid()}")
     try:
-        work_dir.mkdir(parents=True)
+        make_directory(work_dir)
         yield work_dir
     except OSError as problem:
         raise DataError(
@@ -103,7 +104,7 @@ def _work_directory(out_dir: Path) -> Generator[Path]:
 
 
 def _write_shards(
-    parts: Sequence[Part], tokenizer: Tokenizer, errors: Errors, work_dir: Path, tokens_per_shard: int
+    parts: Sequence[Part], tokenizer: Tokenizer, errors: EncodingErrors, work_dir: Path, tokens_per_shard: int
 ) -> Generator[Event, None, dict[Split, list[ShardInfo]]]:
     """Encode all parts into shards; give what was written per split."""
     with ExitStack() as open_files:

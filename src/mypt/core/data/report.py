@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mypt.records.dataset import TOKENIZER_FILE, read_dataset_manifest
+from mypt.records.dataset import read_dataset_manifest
 from mypt.records.reports import DatasetReport
-from mypt.records.tokenizer import read_tokenizer_spec
+from mypt.records.tokenizer import TOKENIZER_FILE, read_tokenizer_spec
 
 
 def report_dataset(directory: Path) -> DatasetReport:

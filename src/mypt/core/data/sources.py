@@ -5,18 +5,19 @@ Comes in: files, folders, globs. Goes out: pieces that tokenize exactly as the w
 
 import codecs
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mypt.errors import DataError
 from mypt.records.dataset import Split
+from mypt.records.run import EncodingErrors
 
-Errors = Literal["strict", "replace"]
-
-_READ_BYTES = 2**20
-_HARD_CUT_CHARS = 2**23
+_READ_BYTES = 2**18
+# Longer runs without a place to cut would exhaust the pre-tokenizer's stack.
+_HARD_CUT_CHARS = 2**18
+_LAST_WORD_END = re.compile(r"(?s:.*)\S(?=[ \n])")
 _UTF8_LONGEST = 4
 
 
@@ -72,12 +73,12 @@ def split_by_position(paths: Sequence[Path], val_fraction: float) -> list[Part]:
     return parts
 
 
-def read_pieces(part: Part, errors: Errors = "strict") -> Iterator[str]:
+def read_pieces(part: Part, errors: EncodingErrors = "strict") -> Iterator[str]:
     """Read a part as text, piece by piece; joined, the pieces are the part.
 
     Pieces end where GPT-2's pre-tokenizer always ends a word (before a space or newline that
     follows a visible character), so encoding them one by one equals encoding the whole. Only a
-    run of 8 million characters without such a place is cut elsewhere.
+    run of 250,000 characters without such a place is cut elsewhere.
 
     Raises:
         DataError: naming file and byte offset, when the bytes are not UTF-8.
@@ -150,15 +151,10 @@ def _read_chunks(part: Part) -> Iterator[tuple[int, bytes]]:
 
 
 def _safe_cut(text: str) -> int:
-    """The last index whose character is a space or newline after a visible character; 0 if none."""
-    end = len(text)
-    while end > 0:
-        cut = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
-        if cut <= 0:
-            break
-        if not text[cut - 1].isspace():
-            return cut
-        end = cut
+    """Where to end a piece: the last space or newline after a visible character; 0 to read on."""
+    found = _LAST_WORD_END.match(text)
+    if found:
+        return found.end()
     return len(text) if len(text) > _HARD_CUT_CHARS else 0
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mypt.core.data.sources import Errors, Part, read_pieces
+from mypt.core.data.sources import Part, read_pieces
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.char import char_spec_of
 from mypt.errors import DataError
 from mypt.events import TextRead
 from mypt.records.dataset import Split
-from mypt.records.run import Tokenization
+from mypt.records.run import EncodingErrors, Tokenization
 from mypt.records.tokenizer import ByteSpec, Gpt2Spec, TokenizerSpec
 
 _PROGRESS_S = 0.2
@@ -27,7 +27,7 @@ class Chunk:
     ends_document: bool
 
 
-def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: Errors) -> TokenizerSpec:
+def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: EncodingErrors) -> TokenizerSpec:
     """The tokenizer a new model or dataset gets; `char` reads the whole text for its vocabulary.
 
     Raises:
@@ -42,7 +42,7 @@ def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: Errors) 
     return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))
 
 
-def tokenize(parts: Sequence[Part], tokenizer: Tokenizer, errors: Errors) -> Iterator[Chunk | TextRead]:
+def tokenize(parts: Sequence[Part], tokenizer: Tokenizer, errors: EncodingErrors) -> Iterator[Chunk | TextRead]:
     """Encode parts in order, with end-of-text after every document, telling progress now and then.
 
     Raises:

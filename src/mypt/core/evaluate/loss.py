@@ -37,15 +37,17 @@ def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, by
     was_training = model.training
     model.eval()
     total_nats, tokens, text_bytes = 0.0, 0, 0
-    for first in range(0, len(windows), batch_size):
-        inputs_BT, targets_BT = windows.batch(first, batch_size)
-        with device.autocast():
-            losses = model.losses(to_device(inputs_BT, device), to_device(targets_BT, device))
-        # Summed in double precision: the order of the batches leaves no trace.
-        total_nats += losses.double().sum().item()
-        tokens += targets_BT.size
-        text_bytes += int(bytes_per_id[targets_BT].sum())
-    model.train(was_training)
+    try:
+        for first in range(0, len(windows), batch_size):
+            inputs_BT, targets_BT = windows.batch(first, batch_size)
+            with device.autocast():
+                losses = model.losses(to_device(inputs_BT, device), to_device(targets_BT, device))
+            # Summed in double precision: the order of the batches leaves no trace.
+            total_nats += float(losses.cpu().double().sum())
+            tokens += targets_BT.size
+            text_bytes += int(bytes_per_id[targets_BT].sum())
+    finally:
+        model.train(was_training)
     return Score(loss=total_nats / tokens, bits_per_byte=total_nats / math.log(2) / max(text_bytes, 1))
 
 

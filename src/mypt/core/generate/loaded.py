@@ -47,6 +47,7 @@ def load_model(directory: ModelDirectory, device_name: str, warn: Callable[[str]
     Raises:
         CheckpointError: when there is none.
         UsageError: for a device this machine does not have.
+        DataError: when the tokenizer's table cannot be found.
     """
     device = choose_device(device_name, "fp32")
     snapshot = open_snapshot(directory, warn)

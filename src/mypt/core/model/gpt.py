@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.cache import KeyValueCache
+from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
 
 _INIT_STD = 0.02
@@ -93,7 +94,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.final_norm = nn.LayerNorm(config.n_embd, bias=config.projection_bias)
         self.head = None if config.traits.tied_head else nn.Linear(config.n_embd, config.vocab_size)
         self._initialize()
@@ -111,10 +112,15 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids_BT, cache))
 
     def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """The normed residual stream after the last block, shape (B, T, C)."""
+        """The normed residual stream after the last block, shape (B, T, C).
+
+        Raises:
+            UsageError: for more positions than block_size.
+        """
         past = 0 if cache is None else cache.length
         T = ids_BT.shape[1]
-        assert past + T <= self.config.block_size, "the caller keeps within the window"
+        if past + T > self.config.block_size:
+            raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
         x_BTC = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
         for block in self.blocks:
@@ -136,18 +142,19 @@ class GPT(nn.Module):
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, a scalar in fp32."""
-        logits_BTV = self(ids_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+        return self.losses(ids_BT, targets_BT).mean()
 
     def _initialize(self) -> None:
         """GPT-2's initialization: normal 0.02, smaller where branches join the residual stream."""
-        residual_std = _INIT_STD / math.sqrt(2 * self.config.n_layer)
-        for name, module in self.named_modules():
+        for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                joins = name.endswith((".attention.output", ".mlp.down"))
-                nn.init.normal_(module.weight, std=residual_std if joins else _INIT_STD)
+                nn.init.normal_(module.weight, std=_INIT_STD)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            assert isinstance(block, Block), "blocks hold nothing else"
+            for joining in (block.attention.output, block.mlp.down):
+                nn.init.normal_(joining.weight, std=_INIT_STD / math.sqrt(2 * self.config.n_layer))
 
 
 def _offset_causal_mask(past: int, length: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from mypt.core.tokens.base import Ids, as_utf8, id_dtype
 from mypt.core.tokens.gpt2_table import load_ranks
+from mypt.errors import DataError
 from mypt.records.tokenizer import Gpt2Spec
 
 
@@ -36,10 +37,14 @@ class Gpt2Tokenizer:
         """Encode text; special tokens in it are plain text.
 
         Raises:
-            DataError: for half a surrogate pair.
+            DataError: for half a surrogate pair, and a million spaces in a row.
         """
         as_utf8(text)
-        return self._encoding.encode_to_numpy(text, disallowed_special=()).astype(id_dtype(self.vocab_size))
+        try:
+            ids = self._encoding.encode_to_numpy(text, disallowed_special=())
+        except ValueError as problem:
+            raise DataError(f"GPT-2's pre-tokenizer cannot split this text ({problem})") from None
+        return ids.astype(id_dtype(self.vocab_size))
 
     def encode_known(self, text: str) -> Ids:
         """The same: every text is known."""

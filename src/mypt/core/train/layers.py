@@ -1,9 +1,10 @@
 """What a saved model already decides about a run: the weakest layer of its settings. No torch."""
 
-from mypt.core.checkpoint.store import CONFIG_FILE, STATE_FILE, TOKENIZER_FILE, ModelDirectory, State
+from mypt.core.checkpoint.store import CONFIG_FILE, STATE_FILE, ModelDirectory, State
 from mypt.errors import MyptError
 from mypt.records.presets import DEFAULT_PRESET, find_config
 from mypt.records.resolve import Layer
+from mypt.records.tokenizer import TOKENIZER_FILE
 
 
 def base_layers(config_file: str | None, existing: ModelDirectory | None, base: ModelDirectory | None) -> list[Layer]:

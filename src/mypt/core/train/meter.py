@@ -27,6 +27,12 @@ class Meter:
         self._stepping_s += now_s - self._resumed_s
         self._resumed_s = now_s
 
+    def settle(self) -> None:
+        """Add the seconds until now to the steps already counted: a device was still at work on them."""
+        now_s = self._clock_s()
+        self._stepping_s += now_s - self._resumed_s
+        self._resumed_s = now_s
+
     def resume(self) -> None:
         """Leave out the seconds since the last update: they went to evaluating or saving."""
         self._resumed_s = self._clock_s()

@@ -7,6 +7,7 @@ import re
 import sysconfig
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from inspect import cleandoc
 from pathlib import Path
 from statistics import median
@@ -68,12 +69,13 @@ def quickstart(
         update={"max_iters": steps, "eval_interval": interval, "warmup_iters": min(100, steps // 20)}
     )
     config = config.model_copy(update={"training": training})
-    for event in train(config, directory, fresh=True, stop=stop):
-        yield event
-        if isinstance(event, Finished) and event.reason == "stopped":
-            return
-    warnings: list[str] = []
-    loaded = load_model(directory, device, warnings.append)
+    with closing(train(config, directory, fresh=True, stop=stop)) as events:
+        for event in events:
+            yield event
+            if isinstance(event, Finished) and event.reason == "stopped":
+                return
+    # What was just saved is whole: there is nothing to warn of.
+    loaded = load_model(directory, device, lambda _: None)
     settings = SamplingConfig(max_new_tokens=500, temperature=0.7, top_k=40, seed=seed)
     yield from loaded.stream(_PROMPTS[flavour], settings)
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Generator, Iterator
 import torch
 
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.data.batches import Batches
 from mypt.core.data.corpus import Corpus, read_corpus
-from mypt.core.device import choose_device, make_deterministic
+from mypt.core.device import choose_device, deterministic
 from mypt.core.train.meter import Meter
 from mypt.core.train.schedule import learning_rate
-from mypt.core.train.session import Session
+from mypt.core.train.session import Session, memory_shortage
 from mypt.core.train.start import Origin, begin, find_origin
-from mypt.errors import UsageError
+from mypt.durable import make_directory
+from mypt.errors import CheckpointError, UsageError
 from mypt.events import Evaluated, Event, Finished, RunPlanned, Saved, StepDone, Warned
 from mypt.records.budget import training_memory
 from mypt.records.run import RunConfig
@@ -35,7 +35,7 @@ def train(
     fresh: bool = False,
     init_from: ModelDirectory | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Train a model, or go on training it.
 
     Args:
@@ -49,18 +49,18 @@ def train(
     Raises:
         MyptError: one of its kinds, for everything a user can mend.
     """
-    make_deterministic()
-    device = choose_device(config.training.device, config.training.precision)
-    with directory.lock():
-        aside = directory.set_aside() if fresh else None
-        if aside is not None:
-            yield Warned(f"the old model was set aside as {aside}")
+    with deterministic(), memory_shortage(config), directory.lock():
+        device = choose_device(config.training.device, config.training.precision)
         warnings: list[str] = []
-        origin = find_origin(directory, init_from, warnings.append)
+        origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)
         corpus = yield from _read_text(config, origin)
         config = _fitted(config, corpus, origin, keep_vocab_size=keep_vocab_size)
         session = begin(config, corpus, origin, device)
+        # Only now, when nothing of the new run can fail any more for want of text or memory.
+        aside = directory.set_aside() if fresh else None
+        if aside is not None:
+            yield Warned(f"the old model was set aside as {aside}")
         yield _plan(session, directory)
         yield from _Loop(session, directory, stop).run()
 
@@ -109,8 +109,6 @@ def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_siz
 def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
     config, corpus, training = session.config, session.corpus, session.config.training
     samples = training.max_iters * training.batch_size
-    batches = Batches(corpus.train, config.model.block_size, training.seed)
-    epochs = samples / batches.windows_per_epoch
     return RunPlanned(
         model_name=directory.name,
         path=str(directory.path),
@@ -120,9 +118,9 @@ def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
         start_step=session.progress.step,
         max_iters=training.max_iters,
         tokens_per_step=session.tokens_per_step,
-        epochs=epochs,
+        epochs=samples / session.windows_per_epoch,
         coverage=min(1.0, samples * config.model.block_size / len(corpus.train)),
-        memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).total,
+        memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).peak,
         device=session.device.label,
         precision=session.device.precision,
         tokenizer=corpus.tokenizer.spec.kind,
@@ -139,18 +137,18 @@ class _Loop:
         self._stop = stop
         self._training = session.config.training
         self._meter = Meter(session.tokens_per_step, time.monotonic)
-        self._saved_step = session.progress.step if directory.states() else -1
+        self._saved_step = session.progress.step
         self._unread: torch.Tensor | None = None
-        """The newest loss while it is still only on the device."""
+        """What the newest step gave while it is still only on the device."""
 
     def run(self) -> Generator[Event, None, None]:
         """Train to the end."""
         progress = self._session.progress
-        if progress.step >= self._training.max_iters:
-            yield self._finished("already complete")
-            return
-        self._directory.path.mkdir(parents=True, exist_ok=True)
+        was_complete = progress.step >= self._training.max_iters
+        make_directory(self._directory.path)
         try:
+            # A run that was closed between a step and its evaluation owes this one.
+            yield from self._evaluate_if_due()
             while progress.step < self._training.max_iters:
                 yield from self._step()
                 if self._stop():
@@ -162,38 +160,47 @@ class _Loop:
             for _ in self._save():
                 pass
             raise
-        yield self._finished("completed")
+        yield self._finished("already complete" if was_complete else "completed")
 
     def _step(self) -> Iterator[Event]:
-        session, progress, training = self._session, self._session.progress, self._training
+        session, step, training = self._session, self._session.progress.step + 1, self._training
+        last = step == training.max_iters
         self._unread = session.train_step()
-        self._meter.step()
-        last = progress.step == training.max_iters
-        if progress.step % training.log_interval == 0 or progress.step == 1 or last:
-            yield self._logged(self._step_done(self._read_loss()))
-        if session.evaluates and (progress.step % training.eval_interval == 0 or last):
-            started_s = time.monotonic()
-            result = session.evaluate()
-            yield self._logged(
-                Evaluated(
-                    progress.step, result.loss, result.bits_per_byte, session.val_windows, time.monotonic() - started_s
-                )
-            )
-            self._meter.resume()
-        if progress.step % training.checkpoint_interval == 0 or last:
+        if step % training.log_interval == 0 or step == 1 or last:
+            # The device works on while we go ahead: the clock is read when its work is known to be done.
+            loss = self._read_loss()
+            self._meter.step()
+            yield self._logged(self._step_done(loss))
+        else:
+            self._meter.step()
+        yield from self._evaluate_if_due()
+        if step % training.checkpoint_interval == 0 or last:
+            self._settle()
             yield from self._save()
             self._meter.resume()
 
+    def _evaluate_if_due(self) -> Iterator[Event]:
+        session, progress = self._session, self._session.progress
+        is_due = progress.step % self._training.eval_interval == 0 or progress.step == self._training.max_iters
+        if not (session.val_windows and progress.step and is_due) or progress.val_step == progress.step:
+            return
+        self._settle()
+        started_s = time.monotonic()
+        result = session.evaluate()
+        elapsed_s = time.monotonic() - started_s
+        yield self._logged(Evaluated(progress.step, result.loss, result.bits_per_byte, session.val_windows, elapsed_s))
+        self._meter.resume()
+
     def _step_done(self, loss: float) -> StepDone:
-        progress = self._session.progress
+        step = self._session.progress.step
         return StepDone(
-            step=progress.step,
+            step=step,
             loss=loss,
-            learning_rate=learning_rate(progress.step - 1, self._training),
+            learning_rate=learning_rate(step - 1, self._training),
             tokens_per_s=self._meter.lap_tokens_per_s(),
-            tokens_seen=progress.tokens_seen,
+            tokens_seen=self._session.tokens_seen,
             elapsed_s=self._meter.elapsed_s,
-            eta_s=self._meter.eta_s(self._training.max_iters - progress.step),
+            eta_s=self._meter.eta_s(self._training.max_iters - step),
         )
 
     def _read_loss(self) -> float:
@@ -201,6 +208,12 @@ class _Loop:
         self._unread = None
         assert loss is not None, "asked for only after a step"
         return loss
+
+    def _settle(self) -> None:
+        """Count the seconds of steps that are still running on the device as theirs."""
+        if self._unread is not None:
+            self._session.device.synchronize()
+            self._meter.settle()
 
     def _save(self) -> Iterator[Saved]:
         if self._saved_step != self._session.progress.step:
@@ -210,8 +223,14 @@ class _Loop:
             yield saved
 
     def _logged(self, event: Event) -> Event:
-        with self._directory.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(event.as_json() + "\n")
+        path = self._directory.metrics_path
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(event.as_json() + "\n")
+        except OSError as problem:
+            raise CheckpointError(
+                f"{path}: cannot write it ({problem.strerror or problem})", hint="The saved states are intact."
+            ) from None
         return event
 
     def _finished(self, reason: str) -> Finished:

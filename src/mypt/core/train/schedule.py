@@ -8,10 +8,10 @@ from mypt.records.run import TrainingConfig
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Rate of update number `step` (the first is 0): linear warm-up, then cosine decay to the end.
 
-    The first update already moves, and the last one uses min_lr_ratio x the peak
+    Warm-up takes half of the run at most. The first update already moves, and the last one uses min_lr_ratio x the peak
     (Loshchilov and Hutter, 2017).
     """
-    warmup = min(config.warmup_iters, config.max_iters)
+    warmup = min(config.warmup_iters, config.max_iters // 2)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     progress = (step - warmup + 1) / max(1, config.max_iters - warmup)

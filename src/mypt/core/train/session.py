@@ -7,6 +7,8 @@ resumed run gives the same bits as an unbroken one.
 import math
 import platform
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +22,13 @@ from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score, score, to_device
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
+from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.schedule import learning_rate
 from mypt.errors import DivergedError, MemoryShortageError
 from mypt.events import Saved
 from mypt.records.checkpoint import TrainingState
 from mypt.records.run import RunConfig
+from mypt.units import human_count
 
 
 @dataclass(slots=True)
@@ -33,9 +37,10 @@ class Progress:
 
     step: int = 0
     samples_seen: int = 0
-    tokens_seen: int = 0
     loss: float | None = None
     val: Score | None = None
+    val_step: int | None = None
+    """The step `val` belongs to."""
 
 
 class Session:
@@ -46,25 +51,21 @@ class Session:
         config: RunConfig,
         corpus: Corpus,
         model: GPT,
-        optimizer: torch.optim.Optimizer,
         device: Device,
         progress: Progress,
-        initialized_from: str | None,
+        initialized_from: str | None = None,
     ) -> None:
         self.config = config
         self.corpus = corpus
-        self.model = model
-        self.optimizer = optimizer
+        self.model = model.train()
+        self.optimizer = build_optimizer(model, config.training)
         self.device = device
         self.progress = progress
         self.initialized_from = initialized_from
-        training = config.training
-        self._batches = Batches(corpus.train, config.model.block_size, training.seed)
-        self._val_windows = (
-            FixedWindows(corpus.val, config.model.block_size, training.eval_iters * training.batch_size, training.seed)
-            if len(corpus.val)
-            else None
-        )
+        training, block_size = config.training, config.model.block_size
+        self._batches = Batches(corpus.train, block_size, training.seed)
+        windows = training.eval_iters * training.batch_size
+        self._val_windows = FixedWindows(corpus.val, block_size, windows, training.seed) if len(corpus.val) else None
 
     @property
     def tokens_per_step(self) -> int:
@@ -72,16 +73,22 @@ class Session:
         return self.config.training.batch_size * self.config.model.block_size
 
     @property
-    def evaluates(self) -> bool:
-        """Whether there is a validation split."""
-        return self._val_windows is not None
+    def tokens_seen(self) -> int:
+        """Tokens learned from so far."""
+        return self.progress.samples_seen * self.config.model.block_size
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Windows of one pass over the training text."""
+        return self._batches.windows_per_epoch
+
+    @property
+    def val_windows(self) -> int:
+        """Windows one evaluation reads; 0 where there is no validation split."""
+        return 0 if self._val_windows is None else len(self._val_windows)
 
     def train_step(self) -> torch.Tensor:
-        """Do one optimizer update; give its loss as a scalar on the device.
-
-        Raises:
-            MemoryShortageError: when it does not fit.
-        """
+        """Do one optimizer update; give its loss and gradient norm, shape (2,), on the device."""
         training, progress = self.config.training, self.progress
         rate = learning_rate(progress.step, training)
         for group in self.optimizer.param_groups:
@@ -89,55 +96,48 @@ class Session:
         # Dropout is a function of the step, so nothing of the generator needs to be stored.
         torch.manual_seed(mix(training.seed, progress.step, 4))
         inputs_BT, targets_BT = self._batches.at(progress.samples_seen, training.batch_size)
-        try:
-            with self.device.autocast():
-                loss = self.model.loss(to_device(inputs_BT, self.device), to_device(targets_BT, self.device))
-            loss.backward()
-            if training.grad_clip:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip)
-            self.optimizer.step()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-            if _is_memory_shortage(problem):
-                raise _memory_shortage(self.config) from None
-            raise
+        with self.device.autocast():
+            loss = self.model.loss(to_device(inputs_BT, self.device), to_device(targets_BT, self.device))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.samples_seen += training.batch_size
-        progress.tokens_seen += self.tokens_per_step
-        return loss.detach()
+        return torch.stack([loss.detach(), norm])
 
-    def read_loss(self, loss: torch.Tensor) -> float:
-        """Wait for a step's loss and keep it.
+    def read_loss(self, vitals: torch.Tensor) -> float:
+        """Wait for what `train_step` gave, and keep the loss.
 
         Raises:
-            DivergedError: when it is not finite; the saved states are from before.
+            DivergedError: when loss or gradient is not finite. The weights are spoilt then, but no
+                state is saved before its step's vitals were read.
         """
-        value = loss.item()
-        if not math.isfinite(value):
-            message = f"the loss became {value} at step {self.progress.step}; nothing of it was saved"
-            raise DivergedError(
-                message, hint="Lower --learning-rate; the same command goes on from the last checkpoint."
-            )
-        self.progress.loss = value
-        return value
+        loss, norm = vitals.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._diverged(f"the loss is {loss} and the gradient's norm {norm}")
+        self.progress.loss = loss
+        return loss
 
     def evaluate(self) -> Score:
-        """Score the fixed validation windows."""
+        """Score the fixed validation windows.
+
+        Raises:
+            DivergedError: when the loss is not finite.
+        """
         assert self._val_windows is not None, "the caller asks only where there is a split"
-        result = score(
-            self.model,
-            self._val_windows,
-            self.config.training.batch_size,
-            self.device,
-            self.corpus.tokenizer.bytes_per_id,
-        )
-        self.progress.val = result
+        training, bytes_per_id = self.config.training, self.corpus.tokenizer.bytes_per_id
+        result = score(self.model, self._val_windows, training.batch_size, self.device, bytes_per_id)
+        if not math.isfinite(result.loss):
+            raise self._diverged(f"the validation loss is {result.loss}")
+        self.progress.val, self.progress.val_step = result, self.progress.step
         return result
 
-    @property
-    def val_windows(self) -> int:
-        """Windows one evaluation reads."""
-        return 0 if self._val_windows is None else len(self._val_windows)
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what} at step {self.progress.step}; nothing of it was saved",
+            hint="Lower --learning-rate; the same command goes on from the last checkpoint.",
+        )
 
     def state(self, model_name: str) -> TrainingState:
         """Everything beside tensors, as it is now."""
@@ -146,13 +146,13 @@ class Session:
             model_name=model_name,
             step=progress.step,
             samples_seen=progress.samples_seen,
-            tokens_seen=progress.tokens_seen,
             training=self.config.training,
             data=self.config.data,
             data_fingerprint=self.corpus.fingerprint,
             initialized_from=self.initialized_from,
             loss=progress.loss,
             val_loss=progress.val.loss if progress.val else None,
+            val_step=progress.val_step,
             bits_per_byte=progress.val.bits_per_byte if progress.val else None,
             versions={
                 "mypt": __version__,
@@ -181,13 +181,22 @@ class Session:
         return Saved(state.step, str(saved.path), size_bytes, time.monotonic() - started_s)
 
 
-def _is_memory_shortage(problem: BaseException) -> bool:
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem)
+@contextmanager
+def memory_shortage(config: RunConfig) -> Generator[None]:
+    """Say in our words that something does not fit.
 
-
-def _memory_shortage(config: RunConfig) -> MemoryShortageError:
-    batch_size = config.training.batch_size
-    return MemoryShortageError(
-        f"out of memory in a step of {batch_size} x {config.model.block_size} tokens",
-        hint=f"Try --batch-size {max(1, batch_size // 2)}, a shorter --block-size or a smaller preset.",
-    )
+    Raises:
+        MemoryShortageError: instead of torch's and Python's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one.
+        is_shortage = isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(problem)
+        if not is_shortage:
+            raise
+        batch_size, size = config.training.batch_size, human_count(config.model.parameters)
+        raise MemoryShortageError(
+            f"out of memory: {size} parameters, steps of {batch_size} x {config.model.block_size} tokens",
+            hint=f"Try --batch-size {max(1, batch_size // 2)}, a shorter --block-size or a smaller preset.",
+        ) from None

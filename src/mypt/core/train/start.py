@@ -7,13 +7,12 @@ import torch
 
 from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names
 from mypt.core.checkpoint.store import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE, ModelDirectory, no_such_model
-from mypt.core.checkpoint.tensors import load_optimizer, load_weights
+from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
-from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.session import Progress, Session
 from mypt.errors import CheckpointError
 from mypt.records.model import ModelConfig
@@ -38,15 +37,27 @@ class Origin:
         return self.own or self.other
 
 
-def find_origin(directory: ModelDirectory, init_from: ModelDirectory | None, warn: Callable[[str], None]) -> Origin:
-    """Look for a state to go on from. Called with the lock held: broken states are set aside.
+def find_origin(
+    directory: ModelDirectory | None, init_from: ModelDirectory | None, warn: Callable[[str], None]
+) -> Origin:
+    """Look for weights to begin with. Called with the lock held: broken states are set aside.
+
+    Args:
+        directory: the run's own model, or None to begin anew whatever is there.
+        init_from: the model to start from where there is no own one.
+        warn: told about broken states, and about what is passed over.
 
     Raises:
         CheckpointError: when the base model is missing, or no state is whole.
     """
-    state = directory.newest(ALL_FILES, warn, quarantine=True)
+    state = directory.newest(ALL_FILES, warn, quarantine=True) if directory else None
     if state is not None:
-        return Origin(own=Snapshot(state, state.config(), state.tokenizer(), state.training()))
+        own = Snapshot.of(state)
+        if init_from is not None and own.training.initialized_from != init_from.name:
+            warn(f"{state.path.parent} has begun already: --init-from-model {init_from.name} is passed over")
+        if own.training.step and not (state.path / OPTIMIZER_FILE).is_file():
+            warn(f"{state.path} has no optimizer state: AdamW begins anew")
+        return Origin(own=own)
     if init_from is None:
         return Origin()
     if not init_from.states() and not init_from.has_legacy_files():
@@ -64,26 +75,22 @@ def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> 
         return _resume(config, corpus, origin.own, device)
     if origin.other is not None:
         model = _adopt(config.model, origin.other, device)
-        started_from = origin.other.training.model_name
-    else:
-        torch.manual_seed(mix(config.training.seed))
-        model = GPT(config.model).to(device.torch)
-        started_from = None
-    optimizer = build_optimizer(model, config.training)
-    return Session(config, corpus, model.train(), optimizer, device, Progress(), started_from)
+        return Session(config, corpus, model, device, Progress(), origin.other.training.model_name)
+    torch.manual_seed(mix(config.training.seed))
+    return Session(config, corpus, GPT(config.model).to(device.torch), device, Progress())
 
 
 def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Device) -> Session:
     _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
-    model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch).train()
-    optimizer = build_optimizer(model, config.training)
-    path = snapshot.state.path / OPTIMIZER_FILE
-    if path.is_file():
-        load_optimizer(optimizer, parameter_names(model), path)
+    model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch)
     saved = snapshot.training
     val = None if saved.val_loss is None else Score(saved.val_loss, saved.bits_per_byte or 0.0)
-    progress = Progress(saved.step, saved.samples_seen, saved.tokens_seen, saved.loss, val)
-    return Session(config, corpus, model, optimizer, device, progress, saved.initialized_from)
+    progress = Progress(saved.step, saved.samples_seen, saved.loss, val, saved.val_step)
+    session = Session(config, corpus, model, device, progress, saved.initialized_from)
+    path = snapshot.state.path / OPTIMIZER_FILE
+    if path.is_file():
+        load_optimizer(session.optimizer, parameter_names(model), path)
+    return session
 
 
 def _adopt(config: ModelConfig, base: Snapshot, device: Device) -> GPT:
@@ -91,11 +98,10 @@ def _adopt(config: ModelConfig, base: Snapshot, device: Device) -> GPT:
     shorter = config.block_size < base.config.block_size
     comparable = base.config.model_copy(update={"block_size": config.block_size}) if shorter else base.config
     _require_same(config, comparable, base, "cannot start from this model")
-    weights = base.load(device.torch).state_dict()
+    path = base.state.path / MODEL_FILE
+    weights = load_tensors(path, device.torch)
     weights["position_embedding.weight"] = weights["position_embedding.weight"][: config.block_size].clone()
-    model = GPT(config).to(device.torch)
-    model.load_state_dict(weights)
-    return model
+    return build_with(config, weights, path)
 
 
 def _require_same(wanted: ModelConfig, saved: ModelConfig, snapshot: Snapshot, what: str) -> None:

@@ -1,0 +1,53 @@
+"""AdamW's groups, clipping and the devices they run on."""
+
+import pytest
+import torch
+
+from mypt.core.device import choose_device
+from mypt.core.model.gpt import GPT
+from mypt.core.train.optimizer import build_optimizer
+from mypt.errors import UsageError
+from mypt.records.model import ModelConfig
+from mypt.records.run import TrainingConfig
+
+CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=20, bias=True)
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    model = GPT(CONFIG)
+    optimizer = build_optimizer(model, TrainingConfig(weight_decay=0.3))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0.3 if parameter.dim() > 1 else 0.0), name
+
+
+def test_one_update_is_adamws() -> None:
+    torch.manual_seed(0)
+    model = GPT(CONFIG)
+    optimizer = build_optimizer(model, TrainingConfig(learning_rate=1e-2, weight_decay=0.1, beta1=0.9, beta2=0.95))
+    weight = model.blocks[0].mlp.up.weight  # pyrefly: ignore[missing-attribute]
+    before, ids = weight.detach().clone(), torch.arange(8).view(1, 8)
+    model.loss(ids, ids + 1).backward()
+    gradient = weight.grad.clone()
+    optimizer.step()
+    # The first step of Adam moves by the sign of the gradient, whatever its size.
+    expected = before * (1 - 1e-2 * 0.1) - 1e-2 * gradient / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_device_this_machine_lacks_is_refused_naming_those_it_has() -> None:
+    for name in ("cuda:99", "tpu", "cpu:1", ""):
+        with pytest.raises(UsageError) as caught:
+            choose_device(name)
+        assert "cpu" in caught.value.hint
+
+
+def test_bf16_on_the_cpu_is_near_fp32() -> None:
+    torch.manual_seed(0)
+    model, ids = GPT(CONFIG), torch.arange(8).view(1, 8)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        with choose_device("cpu", precision).autocast():
+            losses[precision] = model.loss(ids, ids + 1).item()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=1e-2)

@@ -25,7 +25,7 @@ def human_bytes(size_bytes: float) -> str:
     for suffix in ("B", "KiB", "MiB", "GiB"):
         # 1023.97 would print as "1024.0": let it move to the next prefix.
         if abs(size) < _KIB * 0.99995:
-            return f"{size:.0f} {suffix}" if suffix == "B" else f"{size:.1f} {suffix}"
+            return f"{size:.0f} {suffix}" if suffix == "B" or size >= 100 else f"{size:.1f} {suffix}"  # noqa: PLR2004
         size /= _KIB
     return f"{size:.1f} TiB"
 

@@ -45,7 +45,7 @@ def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
 
 
 def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, go_on: str) -> None:
-    """Draw a run until it ends; a stop asked for before the first step ends it at once.
+    """Draw a run until it ends, by itself or by a stop.
 
     Args:
         events: the run.
@@ -54,16 +54,14 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         go_on: the command that continues a stopped run.
     """
     view = None if as_json else TrainingView()
-    training = False
     try:
         for event in events:
-            training = training or isinstance(event, RunPlanned)
+            if isinstance(event, RunPlanned):
+                stop.arm()
             if view is None:
                 write(event.as_json() + "\n")
             else:
                 view.draw(event)
-            if stop() and not training:
-                break
     finally:
         if view is not None:
             view.close()
@@ -71,7 +69,7 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         if close is not None:
             close()
     if stop() and view is not None:
-        view.say(f"Stopped. Go on with:  {go_on}" if training else "Stopped before the first step.")
+        view.say(f"Stopped. Go on with:  {go_on}")
 
 
 def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
@@ -235,6 +233,8 @@ class TrainingView:
             self.say((f"{self._label(event.step)}{saved}", "dim"))
 
     def _finish(self, event: Finished) -> None:
+        if self._live is not None and event.reason == "stopped":
+            self._live.transient = True  # a bar that stands still would look like a run that hangs
         self.close()
         if event.reason == "already complete":
             self.say(f"{event.path} is complete at step {event.step:,}. To go on, give a larger --max-iters.")

@@ -42,11 +42,11 @@ def quickstart(
         events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)
         draw_training(events, stop, as_json=json, go_on=shlex.join(go_on))
     if not stop() and not json:
-        _show_next_steps(program_name())
+        _show_next_steps(program_name(), checkpoint_dir / f"{MODEL_NAME}-{flavour}.txt")
     raise typer.Exit(stop.exit_code)
 
 
-def _show_next_steps(program: str) -> None:
+def _show_next_steps(program: str, text: Path) -> None:
     """Name the three commands that follow."""
     from rich.text import Text
 
@@ -57,6 +57,6 @@ def _show_next_steps(program: str) -> None:
     for command, meaning in (
         (f'{program} generate {MODEL_NAME} --prompt "Return the "', "let it write more"),
         (f"{program} inspect {MODEL_NAME}", "see what was trained"),
-        (f"{program} train YOUR.txt --model-name mine --config-file tiny", "train on your own text"),
+        (f"{program} train {text} --model-name mine --config-file tiny --tokenization char", "or a text of yours"),
     ):
         console.print(Text.assemble("  ", (command, "cyan"), (f"   # {meaning}", "dim")), soft_wrap=True)

@@ -1,5 +1,6 @@
 """Signals -> a polite request to stop. The engine saves; the exit code names the signal."""
 
+import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,10 +10,18 @@ _SIGNALS = ("SIGINT", "SIGTERM")
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop."""
+    """Whether, and by which signal, the run was asked to stop.
+
+    Until `arm` is called there is nothing to save, and a signal ends the program as usual.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._armed = False
+
+    def arm(self) -> None:
+        """From now on a signal is a request: the step is finished and saved first."""
+        self._armed = True
 
     def __call__(self) -> bool:
         """Asked by the engine after every step."""
@@ -24,9 +33,13 @@ class StopRequest:
         return 0 if self.signal is None else 128 + self.signal
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        again = self.signal is not None and number == signal.SIGINT
+        if again or not self._armed:
+            self.signal = number
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.exit_code)
         self.signal = number
+        # Written past Python's buffers: a handler may interrupt a print.
+        os.write(2, b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def _grid() -> Table:
 
 
 def _columns(first: str, *numbers: str, left: tuple[str, ...] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, style="bold", no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)

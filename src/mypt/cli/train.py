@@ -111,11 +111,13 @@ def train(
     """Train a model on text files or a dataset; the same command again goes on with it."""
     from mypt.cli.progress import draw_training, show_config
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.core.data.sources import require_text
 
     directory = ModelDirectory(checkpoint_dir, model_name)
     base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
     values = dict(context.params) | {"input_file": [*(input_file or []), *(files or [])] or None}
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
+    require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)
     if dry_run:
         return

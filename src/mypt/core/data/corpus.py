@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mypt.core.data.sources import find_files, split_by_position
+from mypt.core.data.sources import find_files, require_text, split_by_position
 from mypt.core.data.stream import FileShard, MemoryShard, TokenStream
 from mypt.core.data.tokenize import Chunk, spec_for, tokenize
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.build import build_tokenizer
 from mypt.durable import sha256_of
-from mypt.errors import DataError, UsageError
+from mypt.errors import DataError
 from mypt.events import TextRead
 from mypt.records.dataset import DatasetManifest, Split, read_dataset_manifest
 from mypt.records.run import DataConfig
@@ -69,8 +69,7 @@ def read_corpus(config: DataConfig, spec: TokenizerSpec | None = None) -> Genera
     """
     if config.dataset_dir is not None:
         return open_dataset(Path(config.dataset_dir), spec)
-    if not config.input_files:
-        raise UsageError("no text to train on", hint="Name some: mypt train notes.txt, or --dataset-dir DIR")
+    require_text(config)
     return (yield from _read_into_memory(config, spec))
 
 

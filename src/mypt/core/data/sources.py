@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mypt.errors import DataError
+from mypt.errors import DataError, UsageError
 from mypt.records.dataset import Split
-from mypt.records.run import EncodingErrors
+from mypt.records.run import DataConfig, EncodingErrors
 
 _READ_BYTES = 2**18
 # Longer runs without a place to cut would exhaust the pre-tokenizer's stack.
@@ -35,6 +35,19 @@ class Part:
     def size_bytes(self) -> int:
         """Length of the range."""
         return self.end - self.start
+
+
+def require_text(config: DataConfig) -> None:
+    """Refuse a config that names no text, or files that are not there. Reads nothing.
+
+    Raises:
+        UsageError: when no source is given.
+        DataError: when a file is missing.
+    """
+    if config.dataset_dir is None:
+        if not config.input_files:
+            raise UsageError("no text to train on", hint="Name some: mypt train notes.txt, or --dataset-dir DIR")
+        find_files(config.input_files)
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:

@@ -61,13 +61,12 @@ def quickstart(
     write_text(text_path, text)
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
+    yield Noted("measuring how fast this machine is …")
     step_s = _seconds_per_step(config)
     steps = max(50, round(minutes * 60 / step_s))
-    yield Noted(f"time: {step_s * 1000:.0f} ms a step here, so {steps:,} steps fill {minutes:g} min")
+    yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
     interval = max(10, -(-steps // 10))
-    training = config.training.model_copy(
-        update={"max_iters": steps, "eval_interval": interval, "warmup_iters": min(100, steps // 20)}
-    )
+    training = config.training.model_copy(update={"max_iters": steps, "eval_interval": interval, "warmup_iters": 100})
     config = config.model_copy(update={"training": training})
     with closing(train(config, directory, fresh=True, stop=stop)) as events:
         for event in events:
@@ -96,7 +95,7 @@ def library_docs() -> str:
     """The language reference that `help()` shows, and every docstring of the standard library."""
     from pydoc_data.topics import topics
 
-    return "\n\n".join([*topics.values(), *_docstrings()])
+    return _tidy("\n\n".join([*topics.values(), *_docstrings()]))
 
 
 def library_code() -> str:
@@ -124,6 +123,11 @@ def _docstrings() -> Iterator[str]:
     for path in _library_sources():
         for shape, docstring in _DOCUMENTED.findall(_read_source(path)):
             yield f"{shape}\n{cleandoc(docstring)}"
+
+
+def _tidy(text: str) -> str:
+    """Drop table rules and long gaps: a small model would learn little else to draw."""
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"^[-=+|*~^. ]{4,}$", "", text, flags=re.MULTILINE))
 
 
 def _library_sources() -> list[Path]:

@@ -115,5 +115,7 @@ def _require_same(wanted: ModelConfig, saved: ModelConfig, snapshot: Snapshot, w
         listed = ", ".join(f"{key} = {mine} (saved: {theirs})" for key, (mine, theirs) in differences.items())
         message = f"{snapshot.state.path}: {what}: {listed}"
         raise CheckpointError(
-            message, hint="Leave these settings out, use another --model-name, or --fresh to set the old one aside."
+            message,
+            hint="Leave out these settings, or the --config-file they come from; or take another --model-name; "
+            "or --fresh, which sets the old model aside.",
         )

@@ -20,14 +20,15 @@ def human_count(count: float) -> str:
 
 
 def human_bytes(size_bytes: float) -> str:
-    """Shorten a size with binary prefixes: 1536 -> '1.5 KiB'."""
-    size = float(size_bytes)
-    for suffix in ("B", "KiB", "MiB", "GiB"):
-        # 1023.97 would print as "1024.0": let it move to the next prefix.
-        if abs(size) < _KIB * 0.99995:
-            return f"{size:.0f} {suffix}" if suffix == "B" or size >= 100 else f"{size:.1f} {suffix}"  # noqa: PLR2004
-        size /= _KIB
-    return f"{size:.1f} TiB"
+    """Shorten a size with binary prefixes: 1536 -> '1.5 KiB', 370 x 2^20 -> '370 MiB'."""
+    size, suffix = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        # 1023.6 would print as "1024": let it move to the next prefix.
+        if abs(size) < _KIB - 0.5:
+            break
+        size, suffix = size / _KIB, larger
+    has_decimal = suffix != "B" and abs(size) < 100  # noqa: PLR2004 - three digits say enough
+    return f"{size:.1f} {suffix}" if has_decimal else f"{size:.0f} {suffix}"
 
 
 def human_duration(duration_s: float) -> str:

@@ -116,5 +116,5 @@ def test_quickstart_learns_writes_and_names_the_next_commands(mypt: Mypt) -> Non
     assert len(events[-1]["text"]) > 100
     spoken = mypt("quickstart", "--minutes", "0.02", "--text", "code")
     assert spoken.returncode == 0, spoken.stderr
-    for words in ("Next:", "generate quickstart", "inspect quickstart", "train YOUR.txt", "set aside"):
+    for words in ("Next:", "generate quickstart", "inspect quickstart", "--model-name mine", "set aside"):
         assert words in spoken.stderr

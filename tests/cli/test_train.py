@@ -127,12 +127,16 @@ def test_init_from_model_takes_shape_and_tokenizer(mypt: Mypt, text_file: Path, 
     assert "nobody" in missing.stderr
 
 
-def test_dry_run_shows_every_value_with_its_source_and_does_nothing(mypt: Mypt, tmp_path: Path) -> None:
+def test_dry_run_shows_every_value_with_its_source_and_does_nothing(
+    mypt: Mypt, text_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "own.json").write_text('{"model": {"n_layer": 3}, "training": {"seed": 4, "max_iters": 7}}')
     shown = mypt(
         "train",
         "--config-file",
         "own.json",
+        "--input-file",
+        text_file,
         "--max-iters",
         "9",
         "--set",

@@ -264,3 +264,31 @@ def test_a_locked_model_is_exit_75(mypt: Mypt, text_file: Path, tmp_path: Path) 
         child.kill()
         child.wait()
     assert mypt("train", text_file, *SHORT, "--max-iters", "100000", "--dry-run").returncode == 0
+
+
+def test_a_stop_saves_although_nobody_reads_stderr_any_more(text_file: Path, tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mypt", "train", str(text_file), *SHORT, "--max-iters", "100000", "--json"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"MYPT_DEVICE": "cpu"},
+    )  # fmt: skip
+    assert child.stderr is not None
+    child.stderr.close()
+    metrics = tmp_path / "checkpoints/default/metrics.jsonl"
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 15) and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+    last = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert (metrics.parent / f"step-{last:08d}" / "manifest.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit")
+def test_a_save_that_does_not_fit_is_exit_4_and_leaves_no_part(text_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mypt", "train", str(text_file), *SHORT, "--n-embd", "64", "--max-iters", "5"]
+    run = subprocess.run(
+        ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"MYPT_DEVICE": "cpu"},
+    )  # fmt: skip
+    assert run.returncode == 4, run.stderr
+    assert "cannot save" in run.stderr
+    assert [path.name for path in (tmp_path / "checkpoints/default").iterdir()] == ["metrics.jsonl"]

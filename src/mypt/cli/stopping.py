@@ -2,8 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _SIGNALS = ("SIGINT", "SIGTERM")
@@ -38,8 +39,11 @@ class StopRequest:
             self.signal = number
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.exit_code)
         self.signal = number
-        # Written past Python's buffers: a handler may interrupt a print.
-        os.write(2, b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
+        if sys.stderr is not None:  # closed by the caller: its number may be another file's by now
+            # Past Python's buffers, since a handler may interrupt a print; and never in the way of the
+            # save: under `| tee` the reader may be gone already.
+            with suppress(OSError):
+                os.write(2, b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Tensors <-> safetensors files: the model's weights and the optimizer's memory."""
 
+import errno
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from mypt.records.model import ModelConfig
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a model's weights."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    _write(tensors, path)
 
 
 def load_weights(config: ModelConfig, path: Path, device: torch.device) -> GPT:
@@ -62,7 +63,7 @@ def save_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -
         for parameter, memory in optimizer.state.items()
         for key, value in memory.items()
     }
-    save_file(tensors, path)
+    _write(tensors, path)
 
 
 def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -> None:
@@ -79,3 +80,15 @@ def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -
             raise CheckpointError(f"{path}: holds {name}, which the model does not have")
         # AdamW keeps its step count where the fused kernel wants it: on the parameter's device.
         optimizer.state[parameter][key] = tensor.to(parameter.device)
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file; safetensors' own error for a full disk becomes the system's.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as problem:
+        raise OSError(errno.EIO, str(problem), str(path)) from None

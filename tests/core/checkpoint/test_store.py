@@ -221,3 +221,11 @@ def test_the_manifest_lists_every_file(directory: ModelDirectory) -> None:
     publish(directory, 5)
     manifest = json.loads((directory.states()[0].path / MANIFEST_FILE).read_text())
     assert sorted(manifest["files"]) == sorted(ALL_FILES)
+
+
+def test_with_all_states_set_aside_training_is_refused_again_and_again(directory: ModelDirectory) -> None:
+    publish(directory, 5)
+    (directory.path / "step-00000005" / MODEL_FILE).unlink()
+    for _ in range(3):
+        with pytest.raises(CheckpointError, match=r"broken|none of its"):
+            directory.newest(ALL_FILES, lambda _: None, quarantine=True)

@@ -150,6 +150,12 @@ class ModelDirectory:
                 f"{self.path}: none of its {len(states)} states is whole",
                 hint="Start anew with --fresh; the broken states stay.",
             )
+        if self.path.is_dir() and any(self.path.glob("step-*.broken-*")):
+            # Never begin at step 0 in silence where a run had got further.
+            raise CheckpointError(
+                f"{self.path}: its only states were set aside as broken",
+                hint="If they are sound after all, rename one back to step-NUMBER; or start anew with --fresh.",
+            )
         if self.has_legacy_files():
             raise CheckpointError(
                 f"{self.path}: holds a checkpoint of the original MyPT",

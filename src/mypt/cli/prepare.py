@@ -14,12 +14,12 @@ def prepare_dataset(
         list[str] | None, option("--input-files", "--input-file", help="Text files, folders or globs.")
     ] = None,
     out_dir: Annotated[Path | None, option("--out-dir", help="The dataset's folder; must not exist yet.")] = None,
-    tokenization: Annotated[str | None, option("--tokenization", help="gpt2, char or byte.")] = None,
+    tokenization: Annotated[str | None, option("--tokenization", help="gpt2, char, byte, or a tokenizer file.")] = None,
     tokens_per_shard: Annotated[
         int, option("--tokens-per-shard", help="Tokens per file.", min=1024, show_default=True)
     ] = 100_000_000,
     val_fraction: Annotated[
-        float | None, option("--val-fraction", help="Share of the text held out, from its end.")
+        float | None, option("--val-fraction", help="Share of the documents held out for validation.")
     ] = None,
     encoding_errors: Annotated[
         str | None, option("--encoding-errors", help="What to do with invalid UTF-8: strict or replace.")

@@ -52,7 +52,7 @@ def show_model(report: ModelReport) -> None:
         hyper = report.run.training.model_dump(exclude_none=True)
         grid.add_row("training", ", ".join(f"{key} {_shown(value)}" for key, value in hyper.items()))
         text = report.run.data
-        grid.add_row("text", text.dataset_dir or ", ".join(text.input_files) or "not recorded")
+        grid.add_row("text", ", ".join(text.dataset_dir or text.input_files) or "not recorded")
     if report.versions:
         grid.add_row("made with", ", ".join(f"{key} {value}" for key, value in report.versions.items()))
     console.print(grid)
@@ -76,14 +76,14 @@ def show_dataset(report: DatasetReport) -> None:
     grid = _grid()
     grid.add_row("dataset", Text(report.path, style="bold"))
     grid.add_row("tokens", f"{report.train_tokens:,} training + {report.val_tokens:,} validation ({report.tokenizer})")
-    grid.add_row("documents", f"{report.documents:,} in {len(report.manifest.sources):,} files")
+    grid.add_row("documents", f"{report.documents or 0:,} in {len(report.manifest.sources):,} files")
     grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
     grid.add_row("on disk", human_bytes(report.size_bytes))
     grid.add_row("made with", f"mypt {report.manifest.mypt_version}")
     console.print(grid)
     shards = _columns("shard", "tokens", "documents", "sha256")
     for shard in (*report.manifest.train, *report.manifest.val):
-        shards.add_row(shard.path, f"{shard.tokens:,}", f"{shard.documents:,}", shard.sha256[:12] + "…")
+        shards.add_row(shard.path, f"{shard.tokens:,}", f"{shard.documents or 0:,}", (shard.sha256 or "")[:12] + "…")
     console.print()
     console.print(shards)
 

@@ -48,11 +48,18 @@ def train(
         list[str] | None, option("--input-file", "--input-files", help="Text files, folders or globs.", panel=_DATA)
     ] = None,
     dataset_dir: Annotated[
-        str | None, option("--dataset-dir", help="A prepared dataset instead of text files.", panel=_DATA)
+        list[str] | None,
+        option(
+            "--dataset-dir",
+            help="Prepared datasets instead of text files; several are mixed: a:0.7 b:0.3.",
+            panel=_DATA,
+        ),
     ] = None,
-    tokenization: Annotated[str | None, option("--tokenization", help="gpt2, char or byte.", panel=_DATA)] = None,
+    tokenization: Annotated[
+        str | None, option("--tokenization", help="gpt2, char, byte, or a tokenizer file.", panel=_DATA)
+    ] = None,
     val_fraction: Annotated[
-        float | None, option("--val-fraction", help="Share of the text held out, from its end.", panel=_DATA)
+        float | None, option("--val-fraction", help="Share of the documents held out for validation.", panel=_DATA)
     ] = None,
     encoding_errors: Annotated[
         str | None, option("--encoding-errors", help="What to do with invalid UTF-8: strict or replace.", panel=_DATA)

@@ -8,11 +8,12 @@ from pydantic import Field
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.checksum import SealedRecord
-from mypt.records.run import EncodingErrors
+from mypt.records.text import TextConfig
 
 DATASET_FILE = "dataset.json"
 
 Split = Literal["train", "val"]
+SplitRule = Literal["content", "tail", "given"]
 
 
 class ShardInfo(Record, frozen=True):
@@ -22,8 +23,11 @@ class ShardInfo(Record, frozen=True):
     byte_offset: int = Field(0, ge=0, description="Bytes to skip: headers of foreign shards.")
     dtype: Literal["uint16", "uint32"]
     tokens: int = Field(ge=0)
-    documents: int = Field(ge=0, description="Documents that end in this shard.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    documents: int | None = Field(
+        None, ge=0, description="Documents that end in this shard, listed in its .idx file; null: not known."
+    )
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the whole file; null: never hashed.")
+    index_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Of the .idx file.")
 
     @property
     def item_bytes(self) -> int:
@@ -38,6 +42,16 @@ class SourceInfo(Record, frozen=True):
     size_bytes: int = Field(ge=0)
 
 
+class TextCounts(Record, frozen=True):
+    """What became of the text."""
+
+    documents: int = Field(0, ge=0, description="Documents kept.")
+    text_bytes: int = Field(0, ge=0, description="UTF-8 bytes of the documents kept.")
+    empty_documents: int = Field(0, ge=0, description="Documents without text, left out.")
+    duplicate_documents: int = Field(0, ge=0, description="Documents left out because their text came before.")
+    dropped_lines: int = Field(0, ge=0, description="Lines left out for their length.")
+
+
 class DatasetManifest(SealedRecord, frozen=True):
     """A dataset: what went in, how, and every shard with its hash."""
 
@@ -46,9 +60,11 @@ class DatasetManifest(SealedRecord, frozen=True):
     tokenizer_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Hash of tokenizer.json.")
     vocab_size: int = Field(ge=1)
     end_of_text_id: int | None
-    val_fraction: float = Field(ge=0, lt=1)
-    tokens_per_shard: int = Field(ge=1)
-    encoding_errors: EncodingErrors
+    encoder: str | None = Field(None, description="What turned text into ids, with its version.")
+    split_by: SplitRule = Field(description="How validation text was chosen: by content, from the tail, or given.")
+    text: TextConfig | None = Field(None, description="How files became documents; null for foreign shards.")
+    counts: TextCounts = TextCounts()
+    tokens_per_shard: int | None = Field(None, ge=1)
     sources: tuple[SourceInfo, ...]
     train: tuple[ShardInfo, ...]
     val: tuple[ShardInfo, ...]
@@ -62,9 +78,10 @@ class DatasetManifest(SealedRecord, frozen=True):
         return self.train if split == "train" else self.val
 
     @property
-    def documents(self) -> int:
-        """Documents in both splits."""
-        return sum(shard.documents for shard in (*self.train, *self.val))
+    def documents(self) -> int | None:
+        """Documents in both splits; None where foreign shards do not tell."""
+        known = [shard.documents for shard in (*self.train, *self.val) if shard.documents is not None]
+        return sum(known) if len(known) == len(self.train) + len(self.val) else None
 
     @property
     def source_bytes(self) -> int:

@@ -66,7 +66,7 @@ class DatasetReport(Record, frozen=True):
     tokenizer: str
     train_tokens: int
     val_tokens: int
-    documents: int
+    documents: int | None
     source_bytes: int
     bytes_per_token: float
     size_bytes: int

@@ -1,15 +1,14 @@
 """RunConfig: everything a training run is told. Defaults and meaning of each knob live here."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mypt.records.base import Record
 from mypt.records.model import ModelConfig
+from mypt.records.text import TextConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
-Tokenization = Literal["gpt2", "char", "byte"]
-EncodingErrors = Literal["strict", "replace"]
 
 
 class TrainingConfig(Record, frozen=True):
@@ -33,6 +32,9 @@ class TrainingConfig(Record, frozen=True):
     seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
     device: str = Field("auto", min_length=1, max_length=32, description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="fp32, bf16 (autocast), or auto: what the device does best.")
+    document_mask: bool = Field(
+        default=False, description="Attend and learn inside documents only, never across their ends."
+    )
 
     @property
     def checkpoint_interval(self) -> int:
@@ -40,14 +42,21 @@ class TrainingConfig(Record, frozen=True):
         return self.save_interval or self.eval_interval
 
 
-class DataConfig(Record, frozen=True):
+class DataConfig(TextConfig, frozen=True):
     """Where the tokens come from."""
 
     input_files: tuple[str, ...] = Field((), description="Text files, folders or globs.")
-    dataset_dir: str | None = Field(None, description="A prepared dataset instead of text files.")
-    tokenization: Tokenization = Field("gpt2", description="gpt2, char or byte.")
-    val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text held out, from its end.")
-    encoding_errors: EncodingErrors = Field("strict", description="What to do with invalid UTF-8: strict or replace.")
+    dataset_dir: tuple[str, ...] = Field(
+        (), description="Prepared datasets instead of text files; several are mixed: a:0.7 b:0.3."
+    )
+    tokenization: str = Field("gpt2", min_length=1, description="gpt2, char, byte, or a tokenizer file.")
+
+    @field_validator("dataset_dir", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        if isinstance(value, list):
+            return tuple(value)
+        return (value,) if isinstance(value, str) else value or ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

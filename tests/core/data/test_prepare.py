@@ -24,7 +24,7 @@ from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError, MyptError, UsageError
 from mypt.events import DatasetWritten, Event, ShardWritten, TextRead
 from mypt.records.dataset import DatasetManifest, Split, read_dataset_manifest
-from mypt.records.run import DataConfig, Tokenization
+from mypt.records.run import DataConfig
 from mypt.records.tokenizer import ByteSpec, CharSpec, Gpt2Spec
 
 TEXTS = {
@@ -33,7 +33,7 @@ TEXTS = {
     "six.txt": "The end\n\n of it. " * 4,
 }
 SPLITS: tuple[Split, Split] = ("train", "val")
-TOKENIZATIONS: tuple[Tokenization, ...] = ("gpt2", "char", "byte")
+TOKENIZATIONS: tuple[str, ...] = ("gpt2", "char", "byte")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def texts(tmp_path: Path) -> list[str]:
     return [str(folder / name) for name in (*TEXTS, "void.txt")]
 
 
-def config_of(texts: list[str], tokenization: Tokenization = "byte", val_fraction: float = 0.2) -> DataConfig:
+def config_of(texts: list[str], tokenization: str = "byte", val_fraction: float = 0.2) -> DataConfig:
     return DataConfig(input_files=tuple(texts), tokenization=tokenization, val_fraction=val_fraction)
 
 
@@ -72,7 +72,7 @@ def shard_tokens(out_dir: Path, manifest: DatasetManifest, split: Split) -> list
     return [np.fromfile(out_dir / shard.path, dtype="<u2") for shard in manifest.shards(split)]
 
 
-def direct_tokens(texts: list[str], tokenization: Tokenization, val_fraction: float) -> dict[Split, list[int]]:
+def direct_tokens(texts: list[str], tokenization: str, val_fraction: float) -> dict[Split, list[int]]:
     # Both splits encoded in one go, in the plainest way there is.
     contents = [Path(path).read_text(encoding="utf-8") for path in texts]
     spec = {"gpt2": Gpt2Spec(), "byte": ByteSpec(), "char": CharSpec(chars=tuple(sorted(set("".join(contents)))))}
@@ -99,7 +99,7 @@ def direct_tokens(texts: list[str], tokenization: Tokenization, val_fraction: fl
 @pytest.mark.parametrize("tokens_per_shard", [5, 100, 10**6])
 @pytest.mark.parametrize("tokenization", TOKENIZATIONS)
 def test_the_shards_joined_are_the_text_encoded_at_once(
-    tmp_path: Path, texts: list[str], tokenization: Tokenization, tokens_per_shard: int
+    tmp_path: Path, texts: list[str], tokenization: str, tokens_per_shard: int
 ) -> None:
     manifest = prepared(config_of(texts, tokenization), tmp_path / "data", tokens_per_shard)
     direct = direct_tokens(texts, tokenization, 0.2)
@@ -111,7 +111,7 @@ def test_the_shards_joined_are_the_text_encoded_at_once(
 
 
 @pytest.mark.parametrize("tokenization", TOKENIZATIONS)
-def test_the_manifest_tells_the_truth(tmp_path: Path, texts: list[str], tokenization: Tokenization) -> None:
+def test_the_manifest_tells_the_truth(tmp_path: Path, texts: list[str], tokenization: str) -> None:
     out_dir = tmp_path / "data"
     manifest = prepared(config_of(texts, tokenization), out_dir)
     for shard in (*manifest.train, *manifest.val):
@@ -130,9 +130,7 @@ def test_the_manifest_tells_the_truth(tmp_path: Path, texts: list[str], tokeniza
 
 @pytest.mark.parametrize("tokens_per_shard", [1, 7, 100, 10**6])
 @pytest.mark.parametrize("tokenization", TOKENIZATIONS)
-def test_the_index_tells_where_each_document_ends(
-    tmp_path: Path, tokenization: Tokenization, tokens_per_shard: int
-) -> None:
+def test_the_index_tells_where_each_document_ends(tmp_path: Path, tokenization: str, tokens_per_shard: int) -> None:
     names = []
     for number, text in enumerate(["a" * 7, "b", "c" * 13, "d" * 7]):
         (tmp_path / f"{number}.txt").write_text(text)
@@ -192,7 +190,7 @@ def test_a_vocabulary_beyond_two_bytes_is_stored_in_four(tmp_path: Path) -> None
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2])
 @pytest.mark.parametrize("tokenization", TOKENIZATIONS)
 def test_a_dataset_and_text_in_memory_give_the_same_tokens(
-    tmp_path: Path, texts: list[str], tokenization: Tokenization, val_fraction: float
+    tmp_path: Path, texts: list[str], tokenization: str, val_fraction: float
 ) -> None:
     config = config_of(texts, tokenization, val_fraction)
     prepared(config, tmp_path / "data", 64)

@@ -67,8 +67,8 @@ def read_corpus(config: DataConfig, spec: TokenizerSpec | None = None) -> Genera
         UsageError: when no source is given.
         DataError: when the text or dataset is unfit or belongs to another tokenizer.
     """
-    if config.dataset_dir is not None:
-        return open_dataset(Path(config.dataset_dir), spec)
+    if config.dataset_dir:
+        return open_dataset(Path(config.dataset_dir[0]), spec)
     require_text(config)
     return (yield from _read_into_memory(config, spec))
 

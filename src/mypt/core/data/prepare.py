@@ -23,7 +23,8 @@ from mypt.durable import make_directory, publish_directory, sha256_of, sync_dire
 from mypt.errors import DataError
 from mypt.events import DatasetWritten, Event, ShardWritten
 from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, Split
-from mypt.records.run import DataConfig, EncodingErrors
+from mypt.records.run import DataConfig
+from mypt.records.text import EncodingErrors, TextConfig
 from mypt.records.tokenizer import TOKENIZER_FILE
 
 
@@ -51,9 +52,9 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
             tokenizer_sha256=sha256_of(work_dir / TOKENIZER_FILE),
             vocab_size=tokenizer.vocab_size,
             end_of_text_id=tokenizer.end_of_text_id,
-            val_fraction=config.val_fraction,
+            split_by="tail",
+            text=TextConfig(**{name: getattr(config, name) for name in TextConfig.model_fields}),
             tokens_per_shard=tokens_per_shard,
-            encoding_errors=config.encoding_errors,
             sources=tuple(SourceInfo(path=str(path), size_bytes=path.stat().st_size) for path in paths),
             train=tuple(shards["train"]),
             val=tuple(shards["val"]),
@@ -69,7 +70,7 @@ def prepare_dataset(config: DataConfig, out_dir: Path, tokens_per_shard: int) ->
         train_tokens=manifest.tokens("train"),
         val_tokens=manifest.tokens("val"),
         shards=len(manifest.train) + len(manifest.val),
-        documents=manifest.documents,
+        documents=manifest.documents or 0,
         source_bytes=manifest.source_bytes,
         elapsed_s=time.monotonic() - started_s,
     )

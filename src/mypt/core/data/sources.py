@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mypt.errors import DataError, UsageError
 from mypt.records.dataset import Split
-from mypt.records.run import DataConfig, EncodingErrors
+from mypt.records.run import DataConfig
+from mypt.records.text import EncodingErrors
 
 _READ_BYTES = 2**18
 # Longer runs without a place to cut would exhaust the pre-tokenizer's stack.
@@ -44,7 +45,7 @@ def require_text(config: DataConfig) -> None:
         UsageError: when no source is given.
         DataError: when a file is missing.
     """
-    if config.dataset_dir is None:
+    if not config.dataset_dir:
         if not config.input_files:
             raise UsageError("no text to train on", hint="Name some: mypt train notes.txt, or --dataset-dir DIR")
         find_files(config.input_files)

@@ -9,10 +9,10 @@ import numpy as np
 from mypt.core.data.sources import Part, read_pieces
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.char import char_spec_of
-from mypt.errors import DataError
+from mypt.errors import DataError, UsageError
 from mypt.events import TextRead
 from mypt.records.dataset import Split
-from mypt.records.run import EncodingErrors, Tokenization
+from mypt.records.text import EncodingErrors
 from mypt.records.tokenizer import ByteSpec, Gpt2Spec, TokenizerSpec
 
 _PROGRESS_S = 0.2
@@ -27,7 +27,7 @@ class Chunk:
     ends_document: bool
 
 
-def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: EncodingErrors) -> TokenizerSpec:
+def spec_for(tokenization: str, parts: Sequence[Part], errors: EncodingErrors) -> TokenizerSpec:
     """The tokenizer a new model or dataset gets; `char` reads the whole text for its vocabulary.
 
     Raises:
@@ -37,6 +37,8 @@ def spec_for(tokenization: Tokenization, parts: Sequence[Part], errors: Encoding
         return Gpt2Spec()
     if tokenization == "byte":
         return ByteSpec()
+    if tokenization != "char":
+        raise UsageError(f"data.tokenization = {tokenization}: no such tokenizer (allowed: gpt2, char, byte)")
     if not any(part.size_bytes for part in parts):
         raise DataError("the text is empty: no characters to make a vocabulary of")
     return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))

@@ -73,7 +73,7 @@ def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corp
         DataError: when the text is unfit or too short.
     """
     source = origin.tokenizer_source
-    if source is not None and config.data.dataset_dir is None and config.data.tokenization != source.tokenizer.kind:
+    if source is not None and not config.data.dataset_dir and config.data.tokenization != source.tokenizer.kind:
         raise UsageError(
             f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}",
             hint="Leave --tokenization out, or train a new model.",

@@ -39,6 +39,34 @@ class TextRead(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PreparationPlanned(Event):
+    """What prepare-dataset is about to do; sizes are estimates from a sample of the text."""
+
+    event = "preparation_planned"
+    path: str
+    sources: int
+    source_bytes: int
+    units: int
+    finished_units: int
+    estimated_tokens: int
+    estimated_bytes: int
+    free_bytes: int
+    workers: int
+    encoder: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankFinished(Event):
+    """The share of one machine is done; the dataset is written by the command with --finish."""
+
+    event = "rank_finished"
+    rank: int
+    world: int
+    units: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardWritten(Event):
     """One token shard was published."""
 

@@ -1,0 +1,177 @@
+"""Config -> plan: the inputs as they are now, what they will become, and whether there is room."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from mypt.core.data.text.documents import read_documents
+from mypt.core.data.text.formats import Tally, open_parquet
+from mypt.core.data.text.sources import find_sources
+from mypt.core.data.text.units import Unit, cut_units, unit_bytes_for
+from mypt.core.tokens.base import Tokenizer, id_dtype
+from mypt.durable import sha256_of_text
+from mypt.errors import DataError, UsageError
+from mypt.records.plan import STDIN, PrepareConfig, PreparePlan, SourceFile
+from mypt.records.run import DataConfig
+from mypt.records.text import TextConfig
+from mypt.records.tokenizer import TokenizerSpec
+from mypt.units import human_bytes
+
+_SAMPLE_CHARS = 2**18
+_SAMPLED_UNITS = 8
+
+
+def make_plan(config: DataConfig, options: PrepareConfig, spec: TokenizerSpec | None) -> PreparePlan:
+    """Fix the work.
+
+    Args:
+        config: the inputs and what a document is.
+        options: of these, only the size of the shards is part of the plan.
+        spec: the tokenizer; None where the text decides it.
+
+    Raises:
+        DataError: when there is no text.
+    """
+    text = text_config(config)
+    sources = tuple(with_parts(source) for source in find_sources(config.input_files, config.text_format))
+    return PreparePlan(
+        text=text,
+        tokenization=config.tokenization,
+        tokenizer_sha256=sha256_of_text(spec.model_dump_json()) if spec else "",
+        tokens_per_shard=options.tokens_per_shard,
+        unit_bytes=unit_bytes_for(sources),
+        sources=sources,
+    )
+
+
+def text_config(config: DataConfig) -> TextConfig:
+    """The part of a config that says what a document is."""
+    return TextConfig(**{name: getattr(config, name) for name in TextConfig.model_fields})
+
+
+def with_parts(source: SourceFile) -> SourceFile:
+    """Add the sizes of what can be read alone: row groups of a table, shards of a streamed dataset."""
+    if source.format == "parquet":
+        metadata = open_parquet(Path(source.path)).metadata
+        sizes = tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        return source.model_copy(update={"part_bytes": sizes})
+    if source.format == "hf":
+        from mypt.core.data.text.hub import open_hub_dataset
+
+        shards = open_hub_dataset(source.path).num_shards
+        return source.model_copy(update={"part_bytes": (0,) * shards})
+    return source
+
+
+def describe_change(old: PreparePlan, new: PreparePlan) -> str:
+    """Name what differs between two plans, in a few words."""
+    before, after = old.model_dump(), new.model_dump()
+    if before["sources"] != after["sources"]:
+        names = {source.path for source in new.sources} ^ {source.path for source in old.sources}
+        changed = {source.path for source in set(new.sources) ^ set(old.sources)}
+        return f"other files ({', '.join(sorted(names or changed)[:3])})"
+    fields = [name for name in before["text"] if before["text"][name] != after["text"][name]]
+    fields += [name for name in before if name != "text" and before[name] != after[name]]
+    return f"another {', '.join(fields)}"
+
+
+def worker_count(options: PrepareConfig) -> int:
+    """Processes to use: as asked for, or one for each core this process may use."""
+    if options.workers:
+        return options.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The beginnings of some units, as read."""
+
+    texts: list[str]
+    read_bytes: int
+
+
+def take_sample(plan: PreparePlan) -> Sample:
+    """Read a little from units all over the input; nothing from what can be read only once."""
+    units = [
+        unit for unit in cut_units(plan.sources, plan.unit_bytes) if plan.sources[unit[0].source].path != STDIN
+    ]
+    step = max(1, len(units) // _SAMPLED_UNITS)
+    chosen = units[::step][:_SAMPLED_UNITS]
+    texts: list[str] = []
+    read_bytes = 0
+    for unit in chosen:
+        taken, count = _beginning(unit, plan, _SAMPLE_CHARS // len(chosen))
+        texts += taken
+        read_bytes += count
+    return Sample(texts, read_bytes)
+
+
+def _beginning(unit: Unit, plan: PreparePlan, wanted_chars: int) -> tuple[list[str], int]:
+    tally = Tally()
+    texts: list[str] = []
+    chars = 0
+    for piece in islice(read_documents(unit, plan.sources, plan.text, tally), 1000):
+        texts.append(piece.text[: wanted_chars - chars])
+        chars += len(piece.text)
+        if chars >= wanted_chars:
+            break
+    used = sum(len(text.encode()) for text in texts)
+    # What was read ahead belongs to text that was not taken.
+    share = used / tally.text_bytes if tally.text_bytes else 1.0
+    return texts, round((tally.read_bytes or tally.text_bytes) * share)
+
+
+def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> int:
+    """Tokens of the whole input, if it goes on as its sample begins; 0 where nothing is known."""
+    if not sample.read_bytes:
+        return 0
+    ids, _ = tokenizer.encode_batch(sample.texts)
+    total_bytes = sum(source.size_bytes for source in plan.sources)
+    return round(total_bytes * ids.size / sample.read_bytes)
+
+
+def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: PrepareConfig) -> tuple[int, int]:
+    """Refuse work whose result cannot fit. Gives (bytes of the result, bytes free).
+
+    While shards are made, the units they come from still lie beside them.
+
+    Raises:
+        DataError: with both sizes.
+    """
+    item_bytes = id_dtype(tokenizer.vocab_size).itemsize
+    result_bytes = tokens * item_bytes
+    in_flight = min(tokens, worker_count(options) * options.tokens_per_shard) * item_bytes
+    home = next(path for path in out_dir.absolute().parents if path.exists())
+    free_bytes = shutil.disk_usage(home).free
+    if result_bytes + in_flight > free_bytes:
+        raise DataError(
+            f"{home}: {human_bytes(free_bytes)} free, the dataset needs about {human_bytes(result_bytes)} "
+            f"and {human_bytes(in_flight)} more on the way; nothing was written",
+            hint="Choose an --out-dir on a larger disk, or a smaller --tokens-per-shard.",
+        )
+    return result_bytes, free_bytes
+
+
+def require_sense(config: DataConfig, options: PrepareConfig) -> None:
+    """Refuse options that cannot be meant together.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if (options.rank is None) != (options.world is None):
+        raise UsageError("--rank and --world belong together", hint="For example: --rank 0 --world 8")
+    if options.rank is None or options.world is None:
+        return
+    if options.rank >= options.world:
+        raise UsageError(f"--rank {options.rank}: ranks of a world of {options.world} are 0 to {options.world - 1}")
+    if options.finish:
+        raise UsageError("--finish is for one machine, when all ranks are done; leave --rank and --world out")
+    if config.tokenization == "char":
+        raise UsageError(
+            "char takes its characters from all of the text, which one rank does not see",
+            hint="Make the tokenizer first: mypt tokenizer train FILES --kind char --out chars.json",
+        )
+    if STDIN in config.input_files:
+        raise UsageError("standard input cannot be shared by several machines; save it in files")

@@ -9,11 +9,12 @@ import numpy as np
 from mypt.core.data.sources import Part, read_pieces
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
 from mypt.core.tokens.char import char_spec_of
-from mypt.errors import DataError, UsageError
+from mypt.core.tokens.find import find_tokenizer
+from mypt.errors import DataError
 from mypt.events import TextRead
 from mypt.records.dataset import Split
 from mypt.records.text import EncodingErrors
-from mypt.records.tokenizer import ByteSpec, Gpt2Spec, TokenizerSpec
+from mypt.records.tokenizer import TokenizerSpec
 
 _PROGRESS_S = 0.2
 
@@ -31,14 +32,11 @@ def spec_for(tokenization: str, parts: Sequence[Part], errors: EncodingErrors) -
     """The tokenizer a new model or dataset gets; `char` reads the whole text for its vocabulary.
 
     Raises:
-        DataError: when there is no text to take characters from.
+        UsageError: when the tokenization is neither a name nor a path we know.
+        DataError: when there is no text to take characters from, or the file is no tokenizer.
     """
-    if tokenization == "gpt2":
-        return Gpt2Spec()
-    if tokenization == "byte":
-        return ByteSpec()
     if tokenization != "char":
-        raise UsageError(f"data.tokenization = {tokenization}: no such tokenizer (allowed: gpt2, char, byte)")
+        return find_tokenizer(tokenization)
     if not any(part.size_bytes for part in parts):
         raise DataError("the text is empty: no characters to make a vocabulary of")
     return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))

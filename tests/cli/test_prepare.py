@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mypt.core.tokens.gpt2 import Gpt2Tokenizer
+from mypt.core.tokens.build import build_tokenizer
+from mypt.records.tokenizer import Gpt2Spec
 from support import Mypt
 
 
@@ -27,7 +28,7 @@ def test_shards_hold_the_text_and_nothing_else(mypt: Mypt, text_file: Path, tmp_
         np.fromfile(tmp_path / "data/large" / shard["path"], dtype="<u2")
         for shard in (*manifest["train"], *manifest["val"])
     ]
-    tokenizer = Gpt2Tokenizer()
+    tokenizer = build_tokenizer(Gpt2Spec())
     text = b"".join(tokenizer.decode_bytes(int(token_id)) for token_id in np.concatenate(tokens))
     assert text == text_file.read_bytes()
     assert all(len(shard) <= 2000 for shard in tokens)

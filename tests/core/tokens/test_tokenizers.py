@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from mypt.core.tokens.base import Tokenizer, decode, id_dtype
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.char import char_spec_of
-from mypt.core.tokens.gpt2_table import load_ranks
+from mypt.core.tokens.gpt2_table import load_pieces
 from mypt.errors import DataError
 from mypt.records.tokenizer import ByteSpec, CharSpec, Gpt2Spec, TokenizerSpec, read_tokenizer_spec
 
@@ -234,14 +234,14 @@ def test_a_tokenizer_that_is_none_is_refused_by_file_name(tmp_path: Path, conten
 
 
 @pytest.fixture(scope="module")
-def ranks() -> dict[bytes, int]:
-    return load_ranks()
+def pieces() -> tuple[bytes, ...]:
+    return load_pieces()
 
 
 @pytest.fixture(scope="module")
-def table(ranks: dict[bytes, int]) -> bytes:
+def table(pieces: tuple[bytes, ...]) -> bytes:
     # The table in tiktoken's format.
-    return b"".join(b64encode(piece) + b" %d\n" % rank for piece, rank in ranks.items())
+    return b"".join(b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(pieces))
 
 
 @pytest.fixture
@@ -272,54 +272,54 @@ def test_the_table_has_the_published_hash(table: bytes) -> None:
 
 
 def test_the_explicit_table_is_asked_first(
-    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, ranks: dict[bytes, int]
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...]
 ) -> None:
     (tmp_path / "table").write_bytes(table)
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "table"))
     nowhere.setattr(f"{TABLE}.files", must_not_be_asked)
-    assert load_ranks() == ranks
+    assert load_pieces() == pieces
 
 
 @pytest.mark.parametrize("url", [R50K_URL, MERGES_URL])
 def test_tiktokens_cache_is_asked_before_the_package(
-    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, ranks: dict[bytes, int], url: str
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...], url: str
 ) -> None:
     content = table if url == R50K_URL else carried("vocab.bpe").read_bytes()
     (tmp_path / cache_name(url)).write_bytes(content)
     nowhere.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     nowhere.setattr(f"{TABLE}.files", must_not_be_asked)
-    assert load_ranks() == ranks
+    assert load_pieces() == pieces
 
 
-def test_the_package_is_asked_before_the_network(nowhere: pytest.MonkeyPatch, ranks: dict[bytes, int]) -> None:
+def test_the_package_is_asked_before_the_network(nowhere: pytest.MonkeyPatch, pieces: tuple[bytes, ...]) -> None:
     nowhere.setenv("MYPT_OFFLINE", "0")
     nowhere.setattr(f"{TABLE}.files", files)
-    assert load_ranks() == ranks
+    assert load_pieces() == pieces
 
 
 def test_a_download_is_the_last_resort_and_is_checked(
-    nowhere: pytest.MonkeyPatch, table: bytes, ranks: dict[bytes, int]
+    nowhere: pytest.MonkeyPatch, table: bytes, pieces: tuple[bytes, ...]
 ) -> None:
     nowhere.delenv("MYPT_OFFLINE")
     nowhere.setattr("tiktoken.load.read_file", {R50K_URL: table}.__getitem__)
-    assert load_ranks() == ranks
+    assert load_pieces() == pieces
     nowhere.setattr("tiktoken.load.read_file", {R50K_URL: table[:-10]}.__getitem__)
     with pytest.raises(DataError, match="download"):
-        load_ranks()
+        load_pieces()
 
 
 @pytest.mark.parametrize("offline", ["1", "true"])
 def test_offline_means_that_the_network_is_never_asked(nowhere: pytest.MonkeyPatch, offline: str) -> None:
     nowhere.setenv("MYPT_OFFLINE", offline)
     with pytest.raises(DataError, match="switched off by MYPT_OFFLINE"):
-        load_ranks()
+        load_pieces()
 
 
 def test_one_error_names_every_place_in_order(nowhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "none"))
     nowhere.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(DataError) as caught:
-        load_ranks()
+        load_pieces()
     places = [
         f"MYPT_GPT2_TABLE={tmp_path / 'none'}",
         str(tmp_path / "cache" / cache_name(R50K_URL)),
@@ -355,7 +355,7 @@ def test_another_table_is_refused_by_name(nowhere: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "table").write_bytes(content)
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "table"))
     with pytest.raises(DataError, match="MYPT_GPT2_TABLE="):
-        load_ranks()
+        load_pieces()
 
 
 def test_a_table_with_two_ranks_exchanged_is_refused(nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes) -> None:
@@ -365,20 +365,20 @@ def test_a_table_with_two_ranks_exchanged_is_refused(nowhere: pytest.MonkeyPatch
     (tmp_path / "table").write_bytes(b"".join(piece + b" %d\n" % rank for rank, piece in enumerate(pieces)))
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "table"))
     with pytest.raises(DataError, match="wrong hash"):
-        load_ranks()
+        load_pieces()
 
 
 def test_a_wrong_table_does_not_keep_the_right_one_from_being_found(
-    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, ranks: dict[bytes, int]
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...]
 ) -> None:
     (tmp_path / "wrong").write_bytes(table[:-10])
     (tmp_path / cache_name(R50K_URL)).write_bytes(table)
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "wrong"))
     nowhere.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    assert load_ranks() == ranks
+    assert load_pieces() == pieces
 
 
 def test_a_folder_is_no_table(nowhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path))
     with pytest.raises(DataError, match="MYPT_GPT2_TABLE="):
-        load_ranks()
+        load_pieces()

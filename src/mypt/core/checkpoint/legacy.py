@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mypt.core.checkpoint.report import tokenizer_size
 from mypt.core.checkpoint.snapshot import parameter_names, write_snapshot
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
@@ -247,7 +246,7 @@ def report_legacy(path: Path) -> ModelReport:
         step=step,
         tokens_seen=step * old.config.batch_size * config.block_size,
         tokenizer=old.tokenizer.kind,
-        vocab_size=tokenizer_size(old.tokenizer),
+        vocab_size=old.tokenizer.vocab_size,
         config=config,
         files=(FileEntry(name=path.name, size_bytes=path.stat().st_size),),
     )

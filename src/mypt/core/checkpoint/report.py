@@ -10,11 +10,9 @@ from mypt.core.checkpoint.store import ModelDirectory, State
 from mypt.errors import CheckpointError, MyptError
 from mypt.records.reports import FileEntry, ModelReport, StateEntry
 from mypt.records.run import RunConfig
-from mypt.records.tokenizer import CharSpec, TokenizerSpec
 
 _TAIL_BYTES = 2**16
 _SHOWN_LOSSES = 60
-_KNOWN_SIZES = {"gpt2": 50_257, "byte": 257}
 
 
 def report_model(directory: ModelDirectory, step: int | None = None) -> ModelReport:
@@ -36,11 +34,6 @@ def report_model(directory: ModelDirectory, step: int | None = None) -> ModelRep
     raise CheckpointError(f"{directory.path}: no readable state" + "".join(f"\n  {problem}" for problem in problems))
 
 
-def tokenizer_size(spec: TokenizerSpec) -> int:
-    """Number of ids of a tokenizer."""
-    return len(spec.chars) if isinstance(spec, CharSpec) else _KNOWN_SIZES[spec.kind]
-
-
 def _report(directory: ModelDirectory, state: State) -> ModelReport:
     training, spec = state.training(), state.tokenizer()
     metrics = list(_last_metrics(directory.metrics_path, training.step))
@@ -51,7 +44,7 @@ def _report(directory: ModelDirectory, state: State) -> ModelReport:
         step=training.step,
         tokens_seen=training.samples_seen * state.config().block_size,
         tokenizer=spec.kind,
-        vocab_size=tokenizer_size(spec),
+        vocab_size=spec.vocab_size,
         config=state.config(),
         loss=training.loss,
         val_loss=training.val_loss,

@@ -1,5 +1,6 @@
 """What every tokenizer can do. Text in, flat arrays of ids out; never Python lists of a corpus."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,8 @@ from mypt.errors import DataError
 from mypt.records.tokenizer import TokenizerSpec
 
 Ids = NDArray[np.uint16 | np.uint32]
+Batch = tuple[Ids, NDArray[np.int64]]
+"""Ids of several texts end to end, and the number of ids of each text, shape (texts,)."""
 
 
 class Tokenizer(Protocol):
@@ -30,12 +33,25 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def encoder(self) -> str:
+        """What turns text into ids, with its version: 'tiktoken 0.14.0', 'char'."""
+        ...
+
+    @property
     def bytes_per_id(self) -> NDArray[np.int64]:
-        """UTF-8 bytes each id stands for; 0 for end-of-text. Shape (vocab_size,)."""
+        """UTF-8 bytes each id stands for; 0 for special ones. Shape (vocab_size,)."""
         ...
 
     def encode(self, text: str) -> Ids:
         """Encode text as a flat array of the smallest unsigned type that holds the vocabulary.
+
+        Raises:
+            DataError: for characters the tokenizer does not know.
+        """
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> Batch:
+        """Encode texts end to end: the ids of all, and how many belong to each.
 
         Raises:
             DataError: for characters the tokenizer does not know.
@@ -54,6 +70,12 @@ class Tokenizer(Protocol):
 def decode(tokenizer: Tokenizer, ids: list[int]) -> str:
     """Decode ids to text; broken characters become U+FFFD."""
     return b"".join(tokenizer.decode_bytes(token_id) for token_id in ids).decode("utf-8", errors="replace")
+
+
+def batch_of(arrays: Sequence[Ids], dtype: np.dtype[np.uint16 | np.uint32]) -> Batch:
+    """Lay the ids of several texts end to end."""
+    lengths = np.fromiter((ids.size for ids in arrays), dtype=np.int64, count=len(arrays))
+    return (np.concatenate(arrays) if arrays else np.empty(0, dtype=dtype)), lengths
 
 
 def as_utf8(text: str) -> bytes:

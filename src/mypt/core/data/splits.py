@@ -24,6 +24,9 @@ class Corpus:
             DataError: with the sizes and how to fix it.
         """
         need = block_size + 1
+        for stream in (self.train, self.val):
+            if len(stream.sources) > 1:
+                _require_sources(stream, need)
         if len(self.train) < need:
             message = f"the training text has {len(self.train):,} tokens, one block needs {need:,}"
             fix = max(2, (len(self.train) - 1) // 2)
@@ -37,4 +40,22 @@ class Corpus:
                 message,
                 hint=f"Use more text, {wider}a shorter context (--block-size {max(2, len(self.val) - 1)}), "
                 "or no validation: --val-fraction 0",
+            )
+
+    def require_documents(self) -> None:
+        """Make sure that documents can be kept apart.
+
+        Raises:
+            DataError: naming the first shard that does not tell where its documents end.
+        """
+        for stream in (self.train, self.val):
+            stream.require_documents()
+
+
+def _require_sources(stream: TokenStream, need: int) -> None:
+    for source in stream.sources:
+        if source.tokens < need:
+            raise DataError(
+                f"{source.name}: a split of it has {source.tokens:,} tokens, one block needs {need:,}",
+                hint=f"Leave it out of the mixture, or use a shorter context: --block-size {max(2, source.tokens - 1)}",
             )

@@ -67,6 +67,17 @@ class RankFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ShardsChecked(Event):
+    """Progress of reading another program's shards: every id must be one of the tokenizer's."""
+
+    event = "shards_checked"
+    done_bytes: int
+    total_bytes: int
+    tokens: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShardWritten(Event):
     """One token shard was published."""
 
@@ -85,7 +96,7 @@ class DatasetWritten(Event):
     train_tokens: int
     val_tokens: int
     shards: int
-    documents: int
+    documents: int | None
     source_bytes: int
     elapsed_s: float
 

@@ -9,7 +9,17 @@ import pytest
 
 from support import Mypt
 
-COMMANDS = ["quickstart", "train", "generate", "prepare-dataset", "inspect", "params", "configs", "convert-legacy"]
+COMMANDS = [
+    "quickstart",
+    "train",
+    "generate",
+    "prepare-dataset",
+    "inspect",
+    "params",
+    "configs",
+    "convert-legacy",
+    "import-dataset",
+]
 
 
 def test_help_wakes_nothing_heavy(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def report_dataset(directory: Path) -> DatasetReport:
         val_tokens=manifest.tokens("val"),
         documents=manifest.documents,
         source_bytes=manifest.source_bytes,
-        bytes_per_token=manifest.source_bytes / tokens if tokens else 0.0,
+        bytes_per_token=manifest.counts.text_bytes / tokens if tokens else 0.0,
         size_bytes=sum(shard.tokens * shard.item_bytes for shard in (*manifest.train, *manifest.val)),
         manifest=manifest,
     )

@@ -39,14 +39,15 @@ def encode_documents(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
+    batch = list[Piece]()
     chars = 0
     for piece in pieces:
         batch.append(piece)
         chars += len(piece.text)
         if chars >= _BATCH_CHARS or len(batch) >= _BATCH_PIECES:
             yield batch
-            batch, chars = [], 0
+            batch = list[Piece]()
+            chars = 0
     if batch:
         yield batch
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mypt.core.data.prepare.duplicates import read_drops
 from mypt.core.data.prepare.workspace import Workspace, own_name, publish, publish_result
-from mypt.core.tokens.base import id_dtype
+from mypt.core.tokens.base import Ids, id_dtype
 from mypt.durable import write_bytes
 from mypt.records.dataset import ShardInfo, Split
 
@@ -96,7 +96,7 @@ def _document_ends(path: Path, first: int, last: int) -> NDArray[np.int64]:
     return ends[low:high] - first
 
 
-def _read_ids(path: Path, dtype: np.dtype[np.uint16 | np.uint32], first: int, last: int) -> Iterator[NDArray[np.uint]]:
+def _read_ids(path: Path, dtype: np.dtype[np.uint16 | np.uint32], first: int, last: int) -> Iterator[Ids]:
     with path.open("rb") as file:
         file.seek(first * dtype.itemsize)
         while first < last:

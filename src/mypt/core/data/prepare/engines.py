@@ -20,7 +20,7 @@ def place(workspace: Workspace, jobs: Sequence[Job], options: PrepareConfig) -> 
     if options.engine == "ray":
         from mypt.core.data.prepare.ray_engine import run_on_ray
 
-        yield from run_on_ray(workspace, jobs, options.ray_address)
+        yield from run_on_ray(workspace, jobs, options.ray_address, worker_count(options))
     elif workers > 1:
         yield from run_in_processes(workspace, jobs, workers)
     else:

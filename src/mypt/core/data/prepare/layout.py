@@ -6,10 +6,11 @@ import numpy as np
 
 from mypt.core.data.prepare.assembly import document_bounds
 from mypt.core.data.prepare.duplicates import duplicate_flags, write_drops
-from mypt.core.data.prepare.workspace import SPLITS, Workspace
+from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.documents import END_RECORD
-from mypt.records.dataset import Split, SplitRule
-from mypt.records.plan import Layout, StreamRange, UnitResult
+from mypt.core.data.text.sides import SPLITS, split_ranges
+from mypt.records.dataset import Split
+from mypt.records.plan import Layout, UnitResult
 
 
 def lay_out(workspace: Workspace, results: Sequence[UnitResult]) -> Layout:
@@ -29,29 +30,6 @@ def lay_out(workspace: Workspace, results: Sequence[UnitResult]) -> Layout:
         duplicate_documents=documents,
         duplicate_bytes=text_bytes,
     )
-
-
-def split_ranges(train: int, val: int, val_fraction: float) -> tuple[dict[Split, StreamRange], SplitRule]:
-    """Give both splits their tokens: by content, or the tail where that leaves one side empty.
-
-    Args:
-        train: tokens of documents on the training side.
-        val: tokens of documents on the validation side.
-        val_fraction: the share that was asked for.
-    """
-    if not val_fraction or (train and val):
-        whole: dict[Split, StreamRange] = {
-            "train": StreamRange(stream="train", start=0, end=train),
-            "val": StreamRange(stream="val", start=0, end=val),
-        }
-        return whole, "content"
-    stream: Split = "train" if train else "val"
-    total = train + val
-    border = total - int(total * val_fraction)
-    return {
-        "train": StreamRange(stream=stream, start=0, end=border),
-        "val": StreamRange(stream=stream, start=border, end=total),
-    }, "tail"
 
 
 def _without_duplicates(

@@ -8,14 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally, open_parquet
-from mypt.core.data.text.sources import find_sources
+from mypt.core.data.text.formats import Tally
+from mypt.core.data.text.sources import find_sources, with_parts
 from mypt.core.data.text.units import Unit, cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer, id_dtype
 from mypt.errors import DataError, UsageError
-from mypt.records.plan import STDIN, PrepareConfig, PreparePlan, SourceFile
+from mypt.records.plan import STDIN, PrepareConfig, PreparePlan
 from mypt.records.run import DataConfig
-from mypt.records.text import TextConfig
 from mypt.records.tokenizer import TokenizerSpec
 from mypt.units import human_bytes
 
@@ -34,35 +33,15 @@ def make_plan(config: DataConfig, options: PrepareConfig, spec: TokenizerSpec | 
     Raises:
         DataError: when there is no text.
     """
-    text = text_config(config)
     sources = tuple(with_parts(source) for source in find_sources(config.input_files, config.text_format))
     return PreparePlan(
-        text=text,
+        text=config.text(),
         tokenization=config.tokenization,
         tokenizer_sha256=hashlib.sha256(spec.model_dump_json().encode()).hexdigest() if spec else "",
         tokens_per_shard=options.tokens_per_shard,
         unit_bytes=unit_bytes_for(sources),
         sources=sources,
     )
-
-
-def text_config(config: DataConfig) -> TextConfig:
-    """The part of a config that says what a document is."""
-    return TextConfig(**{name: getattr(config, name) for name in TextConfig.model_fields})
-
-
-def with_parts(source: SourceFile) -> SourceFile:
-    """Add the sizes of what can be read alone: row groups of a table, shards of a streamed dataset."""
-    if source.format == "parquet":
-        metadata = open_parquet(Path(source.path)).metadata
-        sizes = tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-        return source.model_copy(update={"part_bytes": sizes})
-    if source.format == "hf":
-        from mypt.core.data.text.hub import open_hub_dataset
-
-        shards = open_hub_dataset(source.path).num_shards
-        return source.model_copy(update={"part_bytes": (0,) * shards})
-    return source
 
 
 def describe_change(old: PreparePlan, new: PreparePlan) -> str:

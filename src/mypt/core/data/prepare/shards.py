@@ -6,7 +6,8 @@ import numpy as np
 
 from mypt.core.data.prepare.engines import place
 from mypt.core.data.prepare.jobs import Job
-from mypt.core.data.prepare.workspace import SPLITS, Workspace
+from mypt.core.data.prepare.workspace import Workspace
+from mypt.core.data.text.sides import SPLITS
 from mypt.durable import sync_directory
 from mypt.events import Event, ShardWritten, Warned
 from mypt.records.dataset import ShardInfo, Split

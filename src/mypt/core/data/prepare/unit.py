@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 
-from mypt.core.data.prepare.workspace import SPLITS, Workspace, own_name, publish, publish_result
+from mypt.core.data.prepare.workspace import Workspace, own_name, publish, publish_result
 from mypt.core.data.text.documents import read_documents
 from mypt.core.data.text.formats import Tally
+from mypt.core.data.text.sides import SPLITS
 from mypt.core.data.tokenize import Chunk, encode_documents
 from mypt.core.tokens.base import id_dtype
 from mypt.records.dataset import Split
@@ -63,7 +64,7 @@ class _Stream:
         self._paths = {kind: workspace.stream_path(unit, split, kind) for kind in ("bin", "idx", "docs")}
         self._files: dict[str, BinaryIO] = {}
 
-    def __enter__(self) -> "_Stream":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

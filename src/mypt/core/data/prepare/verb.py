@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from mypt import __version__
 from mypt.core.data.prepare.engines import place
 from mypt.core.data.prepare.jobs import Job, JobProgress
-from mypt.core.data.prepare.layout import lay_out, split_ranges
+from mypt.core.data.prepare.layout import lay_out
 from mypt.core.data.prepare.planning import (
     describe_change,
     estimate_tokens,
@@ -29,7 +29,9 @@ from mypt.core.data.prepare.planning import (
 )
 from mypt.core.data.prepare.shards import assemble_shards
 from mypt.core.data.prepare.workspace import Workspace
+from mypt.core.data.text.sides import split_ranges, tail_note
 from mypt.core.tokens.build import choose_encoder
+from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import make_directory, publish_directory, sha256_of
 from mypt.errors import DataError, ModelLockedError, UsageError
@@ -37,7 +39,9 @@ from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFi
 from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, Split, TextCounts
 from mypt.records.plan import PrepareConfig, PreparePlan, UnitResult
 from mypt.records.run import DataConfig
-from mypt.records.tokenizer import TOKENIZER_FILE, CharSpec, TokenizerSpec
+from mypt.records.tokenizer import TOKENIZER_FILE, EncoderChoice, TokenizerSpec
+
+_SMALL_BYTES = 2**23
 
 
 def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | None = None) -> Iterator[Event]:
@@ -154,7 +158,7 @@ def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iter
     sample = take_sample(workspace.plan)
     if not workspace.has_tokenizer:
         spec = yield from _fixed_spec(workspace, options)
-        workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, options.encoder))
+        workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, _encoder_choice(workspace, options)))
     tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
     result_bytes, free_bytes = require_disk(out_dir, tokens, workspace.tokenizer, options)
     own = _own_units(workspace, options)
@@ -169,7 +173,7 @@ def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iter
         estimated_tokens=tokens,
         estimated_bytes=result_bytes,
         free_bytes=free_bytes,
-        workers=worker_count(options),
+        workers=max(1, min(worker_count(options), len(own))),
         encoder=workspace.tokenizer.encoder,
     )
     jobs = [Job("encode", unit) for unit, result in results.items() if result is None]
@@ -184,10 +188,13 @@ def _fixed_spec(workspace: Workspace, options: PrepareConfig) -> Generator[Event
     units = range(len(workspace.units))
     jobs = [Job("survey", unit) for unit in units if not workspace.chars_path(unit).is_file()]
     yield from _Progress(workspace, []).tell(place(workspace, jobs, options))
-    chars = {char for unit in units for char in workspace.chars_path(unit).read_bytes().decode()}
-    if not chars:
-        raise DataError("the text is empty: no characters to make a vocabulary of")
-    return CharSpec(chars=tuple(sorted(chars)))
+    return char_spec_of(workspace.chars_path(unit).read_bytes().decode() for unit in units)
+
+
+def _encoder_choice(workspace: Workspace, options: PrepareConfig) -> EncoderChoice:
+    """A small text is encoded before a faster library has proven itself."""
+    total_bytes = sum(source.size_bytes for source in workspace.plan.sources)
+    return "tiktoken" if options.encoder == "auto" and 0 < total_bytes < _SMALL_BYTES else options.encoder
 
 
 def _own_units(workspace: Workspace, options: PrepareConfig) -> Sequence[int]:
@@ -249,7 +256,8 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
     if layout.train.end == layout.train.start:
         raise DataError("the text is empty: no tokens to write")
     if rule == "tail":
-        yield Noted(_tail_note(workspace, whole))
+        documents = sum(result.train.documents + result.val.documents for result in whole)
+        yield Noted(tail_note(documents, workspace.plan.text.val_fraction))
     shards = yield from assemble_shards(workspace, options)
     manifest = _manifest(workspace, whole, shards)
     manifest.write(workspace.dataset_dir / DATASET_FILE)
@@ -259,14 +267,6 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
 def _totals(workspace: Workspace) -> tuple[int, int]:
     tokens = workspace.layout.unit_tokens
     return sum(tokens["train"]), sum(tokens["val"])
-
-
-def _tail_note(workspace: Workspace, results: Sequence[UnitResult]) -> str:
-    documents = sum(result.train.documents + result.val.documents for result in results)
-    share = f"the last {workspace.plan.text.val_fraction:.0%} of the tokens are held out for validation"
-    if documents == 1:
-        return f"one document: {share}"
-    return f"all {documents} documents fall on one side of the split: {share} instead"
 
 
 def _manifest(

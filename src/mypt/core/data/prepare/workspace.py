@@ -16,6 +16,7 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
+from mypt.core.data.text.sides import SPLITS
 from mypt.core.data.text.units import Unit, cut_units
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
@@ -25,8 +26,6 @@ from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
 from mypt.records.plan import Layout, PreparePlan, UnitResult
 from mypt.records.tokenizer import TOKENIZER_FILE, EncoderName, TokenizerSpec, read_tokenizer_spec
-
-SPLITS: tuple[Split, Split] = ("train", "val")
 
 _PLAN_FILE = "plan.json"
 _ENCODER_FILE = "encoder"

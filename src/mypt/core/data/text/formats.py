@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 
 from mypt.core.data.text.ranges import resolve_range
 from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text
+from mypt.core.data.text.tables import open_parquet
 from mypt.core.data.text.units import Span, is_splittable
-from mypt.errors import DataError, MissingExtraError
+from mypt.errors import DataError
 from mypt.records.plan import STDIN, SourceFile
 from mypt.records.text import TextConfig
 
@@ -111,7 +112,7 @@ def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
     csv.field_size_limit(sys.maxsize)
     rows = csv.reader(_lines(_chunks(source, span, b"\n", config, tally), keep_ends=True))
     try:
-        head = next(rows, [])
+        head: list[str] = next(rows, [])
         if config.text_field not in head:
             raise _no_field(f"{source.path}: line 1", config.text_field, dict.fromkeys(head))
         column = head.index(config.text_field)
@@ -159,26 +160,6 @@ _READERS: dict[str, Callable[[SourceFile, Span, TextConfig, Tally], Iterator[Fra
 }
 
 
-def open_parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow comes without types
-    """Open a parquet file for reading its row groups.
-
-    Raises:
-        DataError: when it is no parquet file.
-        MissingExtraError: without pyarrow.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtraError(
-            f"{path}: reading .parquet needs the package pyarrow", hint="pip install 'mypt[data]'"
-        ) from None
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as problem:
-        raise DataError(f"{path}: cannot read it ({problem})") from None
-
-
 def _chunks(
     source: SourceFile, span: Span, terminator: bytes | None, config: TextConfig, tally: Tally
 ) -> Iterator[str]:
@@ -194,8 +175,8 @@ def _chunks(
         file.seek(start)
         before = tally.read_bytes
         for chunk in read_text(file, path, start, end, config.encoding_errors):
-            yield chunk
             tally.read_bytes = before + _done_bytes(file, source, start)
+            yield chunk
     tally.read_bytes = before + span.end - span.start
 
 
@@ -214,7 +195,7 @@ class _Counted:
         self._file = file
         self._tally = tally
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         chunk = self._file.read(size)
         self._tally.read_bytes += len(chunk)
         return chunk

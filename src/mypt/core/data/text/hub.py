@@ -46,7 +46,7 @@ def open_hub_dataset(address: str) -> Any:  # noqa: ANN401 - an IterableDataset,
             data_files=options.get("data_files"),
             streaming=True,
         )
-    except Exception as problem:  # a package of many error types, all of which mean: not there
+    except Exception as problem:  # noqa: BLE001 - of many error types, all of which mean: not there
         raise DataError(f"{address}: cannot open it ({type(problem).__name__}: {problem})") from None
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from mypt.errors import DataError, MissingExtraError
 from mypt.records.plan import Compression
@@ -55,7 +55,15 @@ def _opened(path: Path, compression: Compression) -> BinaryIO:
     return path.open("rb")
 
 
-def read_text(file: BinaryIO, path: Path, start: int, end: int | None, errors: EncodingErrors) -> Iterator[str]:
+class ByteReader(Protocol):
+    """What text can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give up to `size` bytes; none at the end."""
+        ...
+
+
+def read_text(file: ByteReader, path: Path, start: int, end: int | None, errors: EncodingErrors) -> Iterator[str]:
     """Decode bytes `start` to `end` (None: all there is), chunk by chunk.
 
     Args:

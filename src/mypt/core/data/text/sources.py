@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mypt.core.data.text.tables import open_parquet
 from mypt.errors import DataError, UsageError
 from mypt.records.plan import STDIN, Compression, SourceFile, SourceFormat
 from mypt.records.run import DataConfig
@@ -59,6 +60,20 @@ def find_sources(patterns: Sequence[str], text_format: TextFormat = "auto") -> l
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """The files alone: what `find_sources` finds on this machine."""
     return [Path(source.path) for source in find_sources(patterns)]
+
+
+def with_parts(source: SourceFile) -> SourceFile:
+    """Add the sizes of what can be read alone: row groups of a table, shards of a streamed dataset."""
+    if source.format == "parquet":
+        metadata = open_parquet(Path(source.path)).metadata
+        sizes = tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        return source.model_copy(update={"part_bytes": sizes})
+    if source.format == "hf":
+        from mypt.core.data.text.hub import open_hub_dataset
+
+        shards = open_hub_dataset(source.path).num_shards
+        return source.model_copy(update={"part_bytes": (0,) * shards})
+    return source
 
 
 def _source(path: Path, text_format: TextFormat) -> SourceFile:

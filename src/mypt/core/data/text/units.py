@@ -44,7 +44,8 @@ def cut_units(sources: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:
     for span, size_bytes in _spans(sources, unit_bytes):
         if packed and size_bytes > room:
             units.append(tuple(packed))
-            packed, room = [], unit_bytes
+            packed.clear()
+            room = unit_bytes
         packed.append(span)
         room -= size_bytes
     return [*units, tuple(packed)] if packed else units

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mypt.records.base import Record
-from mypt.records.dataset import Split
+from mypt.records.dataset import Split, TokenType, item_bytes
 from mypt.records.text import TextConfig
 from mypt.records.tokenizer import EncoderChoice
 
@@ -88,11 +88,17 @@ class StreamRange(Record, frozen=True):
 class Layout(Record, frozen=True):
     """Where every token goes: fixed when all units are finished, before the first shard is."""
 
+    dtype: TokenType
     unit_tokens: dict[Split, tuple[int, ...]] = Field(description="Tokens of each unit, duplicates left out.")
     train: StreamRange
     val: StreamRange
     duplicate_documents: int
     duplicate_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(span.end - span.start for span in (self.train, self.val)) * item_bytes(self.dtype)
 
     def range_of(self, split: Split) -> StreamRange:
         """What a split is made of."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mypt.core.data.prepare.duplicates import read_drops
 from mypt.core.data.prepare.workspace import Workspace, own_name, publish, publish_result
-from mypt.core.tokens.base import Ids, id_dtype
+from mypt.core.tokens.base import Ids
 from mypt.durable import write_bytes
 from mypt.records.dataset import ShardInfo, Split
 
@@ -22,7 +22,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
     start = span.start + number * workspace.plan.tokens_per_shard
     end = min(span.end, start + workspace.plan.tokens_per_shard)
     path = workspace.dataset_dir / workspace.shard_name(split, number)
-    dtype = id_dtype(workspace.tokenizer.vocab_size)
+    dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
     digest = hashlib.sha256()
     ends: list[NDArray[np.int64]] = []
     written = 0
@@ -39,7 +39,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
     write_bytes(path.with_suffix(".idx"), index)
     info = ShardInfo(
         path=workspace.shard_name(split, number),
-        dtype="uint16" if dtype.itemsize == np.uint16().itemsize else "uint32",
+        dtype=workspace.layout.dtype,
         tokens=written,
         documents=len(index) // 8,
         sha256=digest.hexdigest(),
@@ -51,7 +51,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
 
 def compact_unit(workspace: Workspace, unit: int) -> Iterator[tuple[int, int]]:
     """Write the unit again without the documents that are to be left out."""
-    dtype = id_dtype(workspace.tokenizer.vocab_size)
+    dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
     for split in ("train", "val"):
         drops_path = workspace.stream_path(unit, split, "drop")
         if not drops_path.is_file():

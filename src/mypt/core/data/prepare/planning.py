@@ -4,13 +4,12 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from mypt.core.data.text.documents import read_documents
 from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sources import find_sources, with_parts
-from mypt.core.data.text.units import Unit, cut_units, unit_bytes_for
+from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer, id_dtype
 from mypt.errors import DataError, UsageError
 from mypt.records.plan import STDIN, PrepareConfig, PreparePlan
@@ -20,6 +19,8 @@ from mypt.units import human_bytes
 
 _SAMPLE_CHARS = 2**18
 _SAMPLED_UNITS = 8
+# How far compressed input is read to learn its ratio: far beyond what is read ahead.
+_UNPACKED_BYTES = 2**22
 
 
 def make_plan(config: DataConfig, options: PrepareConfig, spec: TokenizerSpec | None) -> PreparePlan:
@@ -65,48 +66,42 @@ def worker_count(options: PrepareConfig) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The beginnings of some units, as read."""
+    """The beginnings of some units."""
 
     texts: list[str]
-    read_bytes: int
+    expansion: float
+    """Bytes of text in a byte of compressed input."""
 
 
 def take_sample(plan: PreparePlan) -> Sample:
     """Read a little from units all over the input; nothing from what can be read only once."""
     units = [unit for unit in cut_units(plan.sources, plan.unit_bytes) if plan.sources[unit[0].source].path != STDIN]
-    step = max(1, len(units) // _SAMPLED_UNITS)
-    chosen = units[::step][:_SAMPLED_UNITS]
+    chosen = units[:: max(1, len(units) // _SAMPLED_UNITS)][:_SAMPLED_UNITS]
     texts: list[str] = []
-    read_bytes = 0
+    expansions: list[float] = []
     for unit in chosen:
-        taken, count = _beginning(unit, plan, _SAMPLE_CHARS // len(chosen))
-        texts += taken
-        read_bytes += count
-    return Sample(texts, read_bytes)
-
-
-def _beginning(unit: Unit, plan: PreparePlan, wanted_chars: int) -> tuple[list[str], int]:
-    tally = Tally()
-    texts: list[str] = []
-    chars = 0
-    for piece in islice(read_documents(unit, plan.sources, plan.text, tally), 1000):
-        texts.append(piece.text[: wanted_chars - chars])
-        chars += len(piece.text)
-        if chars >= wanted_chars:
-            break
-    used = sum(len(text.encode()) for text in texts)
-    # What was read ahead belongs to text that was not taken.
-    share = used / tally.text_bytes if tally.text_bytes else 1.0
-    return texts, round((tally.read_bytes or tally.text_bytes) * share)
+        is_compressed = plan.sources[unit[0].source].compression != ""
+        tally, chars = Tally(), 0
+        for piece in read_documents(unit[:1], plan.sources, plan.text, tally):
+            room = _SAMPLE_CHARS // len(chosen) - chars
+            if room > 0:
+                texts.append(piece.text[:room])
+                chars += len(texts[-1])
+            if room <= len(piece.text) and not (is_compressed and tally.text_bytes < _UNPACKED_BYTES):
+                break
+        if is_compressed and tally.read_bytes:
+            expansions.append(tally.text_bytes / tally.read_bytes)
+    return Sample(texts, sum(expansions) / len(expansions) if expansions else 1.0)
 
 
 def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> int:
     """Tokens of the whole input, if it goes on as its sample begins; 0 where nothing is known."""
-    if not sample.read_bytes:
+    sample_bytes = sum(len(text.encode()) for text in sample.texts)
+    if not sample_bytes:
         return 0
     ids, _ = tokenizer.encode_batch(sample.texts)
-    total_bytes = sum(source.size_bytes for source in plan.sources)
-    return round(total_bytes * ids.size / sample.read_bytes)
+    text_bytes = sum(source.size_bytes * (sample.expansion if source.compression else 1) for source in plan.sources)
+    return round(text_bytes * ids.size / sample_bytes)
 
 
 def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: PrepareConfig) -> tuple[int, int]:

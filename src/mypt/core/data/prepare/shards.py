@@ -6,12 +6,15 @@ import numpy as np
 
 from mypt.core.data.prepare.engines import place
 from mypt.core.data.prepare.jobs import Job
+from mypt.core.data.prepare.planning import worker_count
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.sides import SPLITS
 from mypt.durable import sync_directory
 from mypt.events import Event, ShardWritten, Warned
 from mypt.records.dataset import ShardInfo, Split
 from mypt.records.plan import PrepareConfig
+
+_BYTES_WORTH_A_PROCESS = 2**28
 
 
 def assemble_shards(
@@ -24,6 +27,9 @@ def assemble_shards(
     for told in place(workspace, [Job("compact", unit) for unit in sorted(drops)], options):
         if isinstance(told, Warned):
             yield told
+    # A process takes as long to start as to copy a quarter of a gigabyte.
+    worth = workspace.layout.total_bytes // _BYTES_WORTH_A_PROCESS + 1
+    options = options.model_copy(update={"workers": min(worker_count(options), worth)})
     jobs = [Job(split, number) for split in SPLITS for number in range(_shard_count(workspace, split))]
     done = {job for job in jobs if _result(workspace, job)}
     cleaner = _Cleaner(workspace)

@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from mypt.core.tokens.imported import import_tokenizer
 from mypt.errors import UsageError
 from mypt.records.tokenizer import TOKENIZER_FILE, ByteSpec, Gpt2Spec, TokenizerSpec
 
@@ -24,6 +23,10 @@ def find_tokenizer(wanted: str) -> TokenizerSpec:
         return Gpt2Spec()
     if wanted == "byte":
         return ByteSpec()
+    if wanted == "char":
+        raise UsageError("char takes its characters from a text", hint="Name the tokenizer.json of a model or dataset.")
+    from mypt.core.tokens.imported import import_tokenizer
+
     path = tokenizer_file(Path(wanted).expanduser())
     if path is None:
         raise _not_found(wanted)

@@ -45,7 +45,7 @@ def tokenizer_file(path: Path) -> Path | None:
 def _not_found(wanted: str) -> UsageError:
     path = Path(wanted).expanduser()
     try:
-        siblings = [str(path.with_name(each.name)) for each in path.parent.iterdir()]
+        siblings = [str(each) for each in path.parent.iterdir()]
     except OSError:
         siblings = list[str]()
     near = get_close_matches(wanted, [*NAMES, *siblings], n=1)

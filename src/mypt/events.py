@@ -102,6 +102,30 @@ class DatasetWritten(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TextSampled(Event):
+    """Progress of learning a tokenizer: how much was read, and how much of it was taken."""
+
+    event = "text_sampled"
+    done_bytes: int
+    total_bytes: int
+    sample_bytes: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerWritten(Event):
+    """A tokenizer was made and checked. `bytes_per_token` is measured on some of the sample."""
+
+    event = "tokenizer_written"
+    path: str
+    kind: str
+    vocab_size: int
+    sample_bytes: int
+    bytes_per_token: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlanned(Event):
     """What is about to happen, before the first step."""
 

@@ -1,5 +1,6 @@
 """Numbers for human eyes: counts, bytes, seconds, curves. Pure functions."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
 _KIB = 1024
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?", re.IGNORECASE)
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -29,6 +31,19 @@ def human_bytes(size_bytes: float) -> str:
         size, suffix = size / _KIB, larger
     has_decimal = suffix != "B" and abs(size) < 100  # noqa: PLR2004 - three digits say enough
     return f"{size:.1f} {suffix}" if has_decimal else f"{size:.0f} {suffix}"
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size: '2GB' -> 2_000_000_000, '64 KiB' -> 65_536, '1000' -> 1000.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is no size (for example 500MB, 2GB or 1.5GiB)")
+    power = " KMGT".index((found[2] or " ").upper())
+    return round(float(found[1]) * (_KIB if found[3] else 1000) ** power)
 
 
 def human_duration(duration_s: float) -> str:

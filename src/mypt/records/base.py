@@ -46,7 +46,11 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
 
     def write(self, path: Path) -> None:
         """Write the record as readable JSON, atomically and durably."""
-        write_text(path, self.as_json() + "\n")
+        write_text(path, self.as_file())
+
+    def as_file(self) -> str:
+        """Give the record as the text of its file."""
+        return self.as_json() + "\n"
 
     def as_json(self) -> str:
         """Give the record as indented JSON."""

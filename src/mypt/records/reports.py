@@ -73,6 +73,41 @@ class DatasetReport(Record, frozen=True):
     manifest: DatasetManifest
 
 
+class PieceEntry(Record, frozen=True):
+    """One id of a tokenizer and what it stands for."""
+
+    id: int
+    text: str = Field(description="As text; bytes that are no whole character as \\xNN.")
+
+
+class TokenizerReport(Record, frozen=True):
+    """What `tokenizer show` says of a tokenizer."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    name: str
+    kind: str
+    vocab_size: int
+    pattern: str | None = Field(description="Regular expression that cuts words before bytes are merged.")
+    special_tokens: dict[str, int]
+    end_of_text_id: int | None
+    file_sha256: str = Field(description="Of its tokenizer.json, as in the manifest of a dataset.")
+    table_sha256: str | None = Field(description="Of its pieces as a .tiktoken file.")
+    longest_pieces: tuple[PieceEntry, ...]
+    sample_pieces: tuple[PieceEntry, ...] = Field(description="Evenly spread over the ids.")
+
+
+class TokenizerTest(Record, frozen=True):
+    """What `tokenizer test` says of a text."""
+
+    schema_version: Literal[1] = Field(1, serialization_alias="schema")
+    kind: str
+    encoder: str
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...] = Field(description="What each id stands for, as in `tokenizer show`.")
+    round_trip: bool = Field(description="The ids decode to the text.")
+
+
 class ParamsReport(Record, frozen=True):
     """What `params` says of an architecture."""
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from mypt.errors import DataError, MyptError
 from mypt.records.base import Record
+from mypt.records.text import EncodingErrors
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -146,6 +147,17 @@ class BpeSpec(Record, frozen=True):
 
 
 TokenizerSpec = Gpt2Spec | CharSpec | ByteSpec | BpeSpec
+
+
+class TokenizerConfig(Record, frozen=True):
+    """How a tokenizer is made of text."""
+
+    input_files: tuple[str, ...] = Field((), description="Text files, folders or globs.")
+    kind: Literal["bpe", "char"] = Field("bpe", description="bpe, or char: one id per character.")
+    vocab_size: int = Field(8192, ge=257, le=_MOST_IDS, description="Ids of a bpe tokenizer, end-of-text included.")
+    sample_bytes: int = Field(2 * 10**9, ge=1, description="About how much text a bpe tokenizer learns from.")
+    seed: int = Field(1337, ge=0, lt=2**63, description="Decides which blocks of a larger text are the sample.")
+    encoding_errors: EncodingErrors = Field("strict", description="What to do with invalid UTF-8: strict or replace.")
 
 
 class _KindOnly(Record, frozen=True, extra="ignore"):

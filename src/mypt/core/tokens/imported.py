@@ -16,7 +16,7 @@ from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.formats import MergeTable, parse_table
 from mypt.core.tokens.hugging_face import parse_hugging_face
 from mypt.core.tokens.patterns import CL100K_PATTERN, GPT2_PATTERN, O200K_PATTERN
-from mypt.core.tokens.proofs import require_merges, require_safe_cuts, require_same_ids
+from mypt.core.tokens.proofs import require_merges, require_same_ids, require_sound_pattern
 from mypt.errors import DataError, UsageError
 from mypt.records.tokenizer import (
     END_OF_TEXT,
@@ -124,7 +124,7 @@ def _proven(
         if table.merges is not None:
             require_merges(table.pieces, table.merges)
         tokenizer = build_tokenizer(spec)
-        require_safe_cuts(tokenizer)
+        require_sound_pattern(pattern)
     except DataError as problem:
         raise DataError(f"{path}: {problem.message}", hint=problem.hint) from None
     return spec, tokenizer

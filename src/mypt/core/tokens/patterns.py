@@ -13,13 +13,19 @@ _LETTERS = r"[^\r\n\p{L}\p{N}]?"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _SPACES = r"\s+(?!\S)|\s+"
 
-CL100K_PATTERN = (
+LLAMA3_PATTERN = (
     rf"(?i:{_CONTRACTIONS})|{_LETTERS}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_SPACES}"
 )
-"""The pattern of cl100k_base, Llama 3 and many others."""
+"""Llama 3's, which is cl100k_base's as first published."""
 
-QWEN2_PATTERN = CL100K_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
-"""Qwen 2 and 3: as cl100k, one digit at a time."""
+CL100K_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+"""cl100k_base's as tiktoken has it today: spaces and newlines at the very end of a text are one word."""
+
+QWEN2_PATTERN = LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+"""Qwen 2's and 3's: as Llama 3's, one digit at a time."""
 
 O200K_PATTERN = "|".join(
     [
@@ -31,11 +37,11 @@ O200K_PATTERN = "|".join(
         _SPACES,
     ]
 )
-"""The pattern of o200k_base."""
+"""o200k_base's."""
 
 GIGATOKEN_SCHEMES = {
     GPT2_PATTERN: "gpt2",
-    CL100K_PATTERN: "gpt4",
+    LLAMA3_PATTERN: "gpt4",
     QWEN2_PATTERN: "qwen2",
     O200K_PATTERN: "o200k",
 }

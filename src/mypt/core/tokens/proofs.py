@@ -1,13 +1,16 @@
 """What must hold before a table from elsewhere is used: checked once, when it is made or imported.
 
 1. Merging by the order of ranks does what the source's own merges do (`require_merges`).
-2. Text may be cut before a space or newline after a letter or digit (`require_safe_cuts`).
+2. The pattern keeps all text, and files may be cut where a letter or digit is followed by a space or
+   newline (`require_sound_pattern`).
 3. Its library, where there is one, gives the same ids (`require_same_ids`).
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+
+import regex
 
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.battery import BATTERY
@@ -35,20 +38,22 @@ def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Iterable[tupl
             raise DataError(f"the piece {piece!r} is not what merging in the order of ids makes")
 
 
-def require_safe_cuts(tokenizer: Tokenizer) -> None:
-    """Check that a text encodes like its two halves, cut where files are cut while they are read.
+def require_sound_pattern(pattern: str) -> None:
+    """Check that a pattern keeps all text, and that texts cut where files are cut give the same words.
 
     Raises:
-        DataError: naming a text where the halves give other ids.
+        DataError: naming a text where that fails.
     """
     for text in BATTERY:
-        cuts = [found.end() for found in _CUT.finditer(text)][:20]
-        whole = tokenizer.encode(text).tolist() if cuts else []
-        for cut in cuts:
-            if tokenizer.encode(text[:cut]).tolist() + tokenizer.encode(text[cut:]).tolist() != whole:
+        whole = _words(pattern, text)
+        if "".join(whole) != text:
+            raise DataError(f"the tokenizer's pattern leaves out some of {text[:60]!r}")
+        for found in _CUT.finditer(text):
+            cut = found.end()
+            if _words(pattern, text[:cut]) + _words(pattern, text[cut:]) != whole:
                 raise DataError(
                     f"the tokenizer's pattern joins words over spaces ({text[max(0, cut - 20) : cut + 20]!r}); "
-                    "files of any size cannot be read piece by piece with it"
+                    "text of any size could not be read piece by piece"
                 )
 
 
@@ -67,6 +72,10 @@ def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], te
     for text in (*BATTERY, *texts):
         if tokenizer.encode(text).tolist() != other(text):
             raise DataError(f"{where}: its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
+
+
+def _words(pattern: str, text: str) -> list[str]:
+    return [found[0] for found in regex.finditer(pattern, text)]
 
 
 def _last_parts(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:

@@ -92,7 +92,7 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
                 rate = event.source_bytes / max(event.elapsed_s, 1e-9)
                 console.print(
                     f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
-                    f"in {event.shards} shards, {_documents(event)}"
+                    f"in {event.shards} shards{_documents(event)} "
                     f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)"
                 )
                 console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim")
@@ -101,7 +101,7 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
 
 
 def _documents(event: DatasetWritten) -> str:
-    return "" if event.documents is None else f"{event.documents:,} documents "
+    return "" if event.documents is None else f", {event.documents:,} documents"
 
 
 class _Reading:

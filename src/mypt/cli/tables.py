@@ -76,14 +76,18 @@ def show_dataset(report: DatasetReport) -> None:
     grid = _grid()
     grid.add_row("dataset", Text(report.path, style="bold"))
     grid.add_row("tokens", f"{report.train_tokens:,} training + {report.val_tokens:,} validation ({report.tokenizer})")
-    grid.add_row("documents", f"{report.documents or 0:,} in {len(report.manifest.sources):,} files")
-    grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
+    if report.documents is None:
+        grid.add_row("documents", "not known: the shards are another program's")
+    else:
+        grid.add_row("documents", f"{report.documents:,} in {len(report.manifest.sources):,} files")
+        grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
     grid.add_row("on disk", human_bytes(report.size_bytes))
     grid.add_row("made with", f"mypt {report.manifest.mypt_version}")
     console.print(grid)
     shards = _columns("shard", "tokens", "documents", "sha256")
     for shard in (*report.manifest.train, *report.manifest.val):
-        shards.add_row(shard.path, f"{shard.tokens:,}", f"{shard.documents or 0:,}", (shard.sha256 or "")[:12] + "…")
+        documents = "" if shard.documents is None else f"{shard.documents:,}"
+        shards.add_row(shard.path, f"{shard.tokens:,}", documents, (shard.sha256 or "")[:12] + "…")
     console.print()
     console.print(shards)
 

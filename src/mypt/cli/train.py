@@ -131,7 +131,8 @@ def train(
 
     directory = ModelDirectory(checkpoint_dir, model_name)
     base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
-    values = dict(context.params) | {"input_file": [*(input_file or []), *(files or [])] or None}
+    given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
+    values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
     require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)

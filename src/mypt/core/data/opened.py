@@ -102,7 +102,10 @@ def _prepared(path: Path) -> _Dataset:
 
 def _require_size(path: Path, shard: ShardInfo, manifest: DatasetManifest) -> None:
     expected = shard.byte_offset + shard.tokens * shard.item_bytes
-    found = path.stat().st_size if path.is_file() else None
+    try:
+        found = path.stat().st_size
+    except OSError:
+        found = None
     if found != expected:
         state = "is missing" if found is None else f"has {found:,} bytes, the manifest says {expected:,}"
         maker = "import-dataset" if manifest.split_by == "given" else "prepare-dataset"

@@ -4,9 +4,11 @@ Files are read and not mapped: mapped pages count as this process's memory, and 
 more shards than a process may map.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -110,13 +112,12 @@ class TokenStream:
             vocab_size: ids from here on are refused when they are read; None: they are sure to be sound.
         """
         self.shards = [shard for shard in shards if shard.tokens]
-        lengths = np.array([shard.tokens for shard in self.shards], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._starts = [0, *accumulate(shard.tokens for shard in self.shards)]
         self._vocab_size = vocab_size
         self.sources = tuple(sources) or (Source("", 0, len(self), Fraction(1)),)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def gather(self, starts_B: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """Read one window of `length` tokens at each start; windows may cross shards.
@@ -167,9 +168,9 @@ class TokenStream:
         """The slices (shard, offset, count) that hold `length` tokens from `start` on."""
         pieces: list[tuple[Shard, int, int]] = []
         end = start + length
-        home = int(np.searchsorted(self._starts, start, side="right")) - 1
+        home = bisect_right(self._starts, start) - 1
         while start < end:
-            offset = start - int(self._starts[home])
+            offset = start - self._starts[home]
             count = min(end - start, self.shards[home].tokens - offset)
             pieces.append((self.shards[home], offset, count))
             start += count

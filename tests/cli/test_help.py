@@ -9,7 +9,17 @@ import pytest
 
 from support import Mypt
 
-COMMANDS = ["quickstart", "train", "generate", "prepare-dataset", "inspect", "params", "configs", "convert-legacy"]
+COMMANDS = [
+    "quickstart",
+    "train",
+    "generate",
+    "prepare-dataset",
+    "tokenizer",
+    "inspect",
+    "params",
+    "configs",
+    "convert-legacy",
+]
 
 
 def test_help_wakes_nothing_heavy(tmp_path: Path) -> None:

@@ -257,7 +257,8 @@ Beside the ones of the options below:
 |---|---|
 | `MYPT_OFFLINE=1` | never download; without it, the network is the last place where GPT-2's token table is looked for |
 | `MYPT_GPT2_TABLE` | a file with GPT-2's token table, looked at first |
-| `TIKTOKEN_CACHE_DIR` | tiktoken's cache, looked at second |
+| `MYPT_TOKENIZER_DIR` | a folder with GPT-2's table in a file of any format, looked at next |
+| `TIKTOKEN_CACHE_DIR`, `DATA_GYM_CACHE_DIR` | tiktoken's caches, looked at after these |
 | `MYPT_DEBUG=1` | show a traceback with errors, as `--debug` |
 """
 

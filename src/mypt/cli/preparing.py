@@ -52,22 +52,15 @@ class _PreparationView:
             case TextRead() | ShardsChecked():
                 self._reading.update(event)
             case PreparationPlanned():
-                self._console.print(_plan_line(event), soft_wrap=True)
-                if event.finished_units:
-                    self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+                self._planned(event)
             case ShardWritten():
-                self._shards += 1
-                if self._shards <= _LISTED_SHARDS:
-                    self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
-                elif self._shards == _LISTED_SHARDS + 1:
-                    self._console.print("  …")
+                self._shard(event)
             case RankFinished():
                 self._rank_finished(event)
-            case DatasetCompressed():
-                sizes = f"{human_bytes(event.raw_bytes)} to {human_bytes(event.packed_bytes)}"
-                self._console.print(f"{event.path}: {sizes} in {human_duration(event.elapsed_s)}", soft_wrap=True)
             case DatasetWritten():
                 self._written(event)
+            case DatasetCompressed():
+                self._compressed(event)
             case Warned() | Noted():
                 prefix = ("Warning: ", "yellow") if isinstance(event, Warned) else ""
                 self._console.print(Text.assemble(prefix, event.message), soft_wrap=True)
@@ -76,6 +69,22 @@ class _PreparationView:
 
     def close(self) -> None:
         self._reading.close()
+
+    def _planned(self, event: PreparationPlanned) -> None:
+        self._console.print(_plan_line(event), soft_wrap=True)
+        if event.finished_units:
+            self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+
+    def _shard(self, event: ShardWritten) -> None:
+        self._shards += 1
+        if self._shards <= _LISTED_SHARDS:
+            self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
+        elif self._shards == _LISTED_SHARDS + 1:
+            self._console.print("  …")
+
+    def _compressed(self, event: DatasetCompressed) -> None:
+        sizes = f"{human_bytes(event.raw_bytes)} to {human_bytes(event.packed_bytes)}"
+        self._console.print(f"{event.path}: {sizes} in {human_duration(event.elapsed_s)}", soft_wrap=True)
 
     def _rank_finished(self, event: RankFinished) -> None:
         self._console.print(f"rank {event.rank} of {event.world}: its {event.units:,} units are finished")

@@ -172,7 +172,8 @@ def _chunks(
     if is_splittable(source):
         start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
     with open_bytes(path, source.compression) as file:
-        file.seek(start)
+        if start:
+            file.seek(start)
         before = tally.read_bytes
         for chunk in read_text(file, path, start, end, config.encoding_errors):
             tally.read_bytes = before + _done_bytes(file, source, start)
@@ -184,7 +185,8 @@ def _done_bytes(file: BinaryIO, source: SourceFile, start: int) -> int:
     """Bytes read from disk, compressed ones where they are compressed."""
     if not source.compression:
         return file.tell() - start
-    inner = getattr(file, "fileobj", None) or getattr(file, "_fp", None)
+    packed = getattr(file, "raw", file)
+    inner = getattr(packed, "fileobj", None) or getattr(packed, "_fp", None)
     return inner.tell() if inner is not None else 0
 
 

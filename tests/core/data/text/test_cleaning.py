@@ -76,7 +76,7 @@ def test_a_change_piece_by_piece_equals_a_change_of_the_whole(
 @example("", 1, None, 1, 1)
 @example("\n", 1, None, 1, 1)
 @example("abc", 0, 0, 1, 1)
-def test_lines_are_dropped_as_a_plain_reading_drops_them(  # noqa: PLR0913 - text, filter and sizes
+def test_lines_are_dropped_as_a_plain_reading_drops_them(
     folder: Path, text: str, least: int, more: int | None, read_bytes: int, unit_bytes: int
 ) -> None:
     path = folder / "filtered.txt"

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from mypt.core.data.text.documents import read_documents
@@ -88,16 +87,18 @@ def take_sample(plan: PreparePlan) -> Sample:
 def _beginning(unit: Unit, plan: PreparePlan, wanted_chars: int) -> tuple[list[str], int]:
     tally = Tally()
     texts: list[str] = []
-    chars = 0
-    for piece in islice(read_documents(unit, plan.sources, plan.text, tally), 1000):
-        texts.append(piece.text[: wanted_chars - chars])
-        chars += len(piece.text)
-        if chars >= wanted_chars:
+    chars = text_bytes = read_bytes = 0
+    for piece in read_documents(unit, plan.sources, plan.text, tally):
+        # Files are read ahead: how much text their bytes hold is known when the next bytes are read.
+        if chars >= wanted_chars and tally.read_bytes > read_bytes:
             break
+        read_bytes = tally.read_bytes
+        if chars < wanted_chars:
+            texts.append(piece.text[: wanted_chars - chars])
+        chars += len(piece.text)
+        text_bytes += len(piece.text.encode())
     used = sum(len(text.encode()) for text in texts)
-    # What was read ahead belongs to text that was not taken.
-    share = used / tally.text_bytes if tally.text_bytes else 1.0
-    return texts, round((tally.read_bytes or tally.text_bytes) * share)
+    return texts, round(read_bytes * used / text_bytes) if text_bytes else 0
 
 
 def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> int:
@@ -109,10 +110,19 @@ def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> 
     return round(total_bytes * ids.size / sample.read_bytes)
 
 
-def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: PrepareConfig) -> tuple[int, int]:
+def require_disk(
+    out_dir: Path, tokens: int, done_tokens: int, tokenizer: Tokenizer, options: PrepareConfig
+) -> tuple[int, int]:
     """Refuse work whose result cannot fit. Gives (bytes of the result, bytes free).
 
     While shards are made, the units they come from still lie beside them.
+
+    Args:
+        out_dir: where the result goes.
+        tokens: of the whole result, as estimated.
+        done_tokens: of these, what an earlier call has put on the disk.
+        tokenizer: how large a token is.
+        options: how many shards are made at a time.
 
     Raises:
         DataError: with both sizes.
@@ -122,9 +132,10 @@ def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: Prep
     in_flight = min(tokens, worker_count(options) * options.tokens_per_shard) * item_bytes
     home = next(path for path in out_dir.absolute().parents if path.exists())
     free_bytes = shutil.disk_usage(home).free
-    if result_bytes + in_flight > free_bytes:
+    missing_bytes = max(0, tokens - done_tokens) * item_bytes
+    if missing_bytes + in_flight > free_bytes:
         raise DataError(
-            f"{home}: {human_bytes(free_bytes)} free, the dataset needs about {human_bytes(result_bytes)} "
+            f"{home}: {human_bytes(free_bytes)} free, the dataset needs about {human_bytes(missing_bytes)} "
             f"and {human_bytes(in_flight)} more on the way; nothing was written",
             hint="Choose an --out-dir on a larger disk, or a smaller --tokens-per-shard.",
         )
@@ -137,6 +148,8 @@ def require_sense(config: DataConfig, options: PrepareConfig) -> None:
     Raises:
         UsageError: naming them.
     """
+    if config.tokenization == "char" and STDIN in config.input_files:
+        raise UsageError("char reads the text twice, standard input can be read once; save it in a file")
     if (options.rank is None) != (options.world is None):
         raise UsageError("--rank and --world belong together", hint="For example: --rank 0 --world 8")
     if options.rank is None or options.world is None:

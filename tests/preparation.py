@@ -85,7 +85,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def read_units(paths: Sequence[Path], config: TextConfig, unit_bytes: int) -> Iterator[tuple[list[str], Tally]]:
+def read_units(paths: Sequence[Path | str], config: TextConfig, unit_bytes: int) -> Iterator[tuple[list[str], Tally]]:
     """The documents' texts unit by unit, as readers of units see them; a part of one is a text too."""
     sources = [with_parts(source) for source in find_sources([str(path) for path in paths], config.text_format)]
     for unit in cut_units(sources, unit_bytes):
@@ -93,7 +93,7 @@ def read_units(paths: Sequence[Path], config: TextConfig, unit_bytes: int) -> It
         yield [piece.text for piece in read_documents(unit, sources, config, tally)], tally
 
 
-def read_texts(paths: Sequence[Path], config: TextConfig, unit_bytes: int = 2**22) -> list[tuple[str, Split]]:
+def read_texts(paths: Sequence[Path | str], config: TextConfig, unit_bytes: int = 2**22) -> list[tuple[str, Split]]:
     """All documents with their sides, put together from units."""
     sources = [with_parts(source) for source in find_sources([str(path) for path in paths], config.text_format)]
     documents: list[tuple[str, Split]] = []

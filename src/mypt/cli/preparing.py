@@ -1,13 +1,15 @@
 """How reading text, and the making of a dataset, look. Prose and progress on stderr."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from mypt.cli.consoles import prose_console, write
+from mypt.cli.stopping import stop_on_signals
 from mypt.events import (
     DatasetCompressed,
     DatasetWritten,
@@ -39,6 +41,24 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
             view.draw(event)
     finally:
         view.close()
+
+
+@contextmanager
+def stoppable(events: Iterator[Event], *, go_on: str) -> Generator[None]:
+    """End the work at Ctrl-C and SIGTERM, and say how it goes on.
+
+    Args:
+        events: the work.
+        go_on: the command that continues it.
+    """
+    with stop_on_signals():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if isinstance(events, Generator):
+                events.close()
+            prose_console().print(f"\nStopped. What is finished is kept; this goes on:\n  {go_on}", soft_wrap=True)
+            raise
 
 
 class _PreparationView:

@@ -84,7 +84,8 @@ def show_dataset(report: DatasetReport) -> None:
     if manifest.text is not None:
         text = f"{human_bytes(manifest.counts.text_bytes)}, {report.bytes_per_token:.2f} bytes per token"
         grid.add_row(
-            "text", f"{text}, from {several(len(manifest.sources), 'file')} of {human_bytes(report.source_bytes)}"
+            "text",
+            f"{text}, from {several(manifest.counts.source_files, 'file')} of {human_bytes(report.source_bytes)}",
         )
         grid.add_row("split", f"{manifest.text.val_fraction:g} for validation, {_SPLITS[manifest.split_by]}")
         changed = manifest.text.model_dump(exclude_defaults=True, exclude={"val_fraction"})

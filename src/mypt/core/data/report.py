@@ -37,7 +37,7 @@ def report_dataset(directory: Path) -> DatasetReport:
         train_tokens=manifest.tokens("train"),
         val_tokens=manifest.tokens("val"),
         documents=manifest.documents,
-        source_bytes=manifest.source_bytes,
+        source_bytes=manifest.counts.source_bytes,
         bytes_per_token=manifest.counts.text_bytes / tokens if tokens else 0.0,
         size_bytes=sum(shard.tokens * shard.item_bytes for shard in (*manifest.train, *manifest.val)),
         lengths=_histogram(lengths),

@@ -12,10 +12,10 @@ from mypt.core.data.text.formats import Tally
 from mypt.records.text import Normalization, TextConfig
 from preparation import read_texts, read_units, write_jsonl
 
-WORDS = st.lists(
-    st.sampled_from([*"aZé☕ \n\t.ÅΣσ", "  ", "\n\n", "e\u0301", "\u00a0", " \u0301", "ﬁ", "½", "ΑΣ", "long line of words", "\r\n", "①"]),
-    max_size=40,
-).map("".join)  # fmt: skip
+FRAGMENTS = [
+    *"aZé☕ \n\t.ÅΣσ", "  ", "\n\n", "e\u0301", "\u00a0", " \u0301", "ﬁ", "½", "ΑΣ", "long line of words", "\r\n", "①",
+]  # fmt: skip
+WORDS = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)
 CHANGES: list[Normalization] = ["nfc", "nfkc", "lowercase", "spaces"]
 
 
@@ -29,7 +29,7 @@ def naive_change(text: str, change: Normalization) -> str:
         return "\n".join(re.sub(r"\s+", " ", line) for line in text.split("\n"))
     if change == "lowercase":
         return text.lower()
-    return unicodedata.normalize(change.upper(), text)
+    return unicodedata.normalize("NFC" if change == "nfc" else "NFKC", text)
 
 
 def naive_filter(text: str, least: int, most: int | None) -> tuple[str, int]:

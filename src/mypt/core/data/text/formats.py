@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mypt.core.data.text.ranges import resolve_range
-from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text
-from mypt.core.data.text.tables import open_parquet
+from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text, unreadable
+from mypt.core.data.text.tables import column_names, read_column
 from mypt.core.data.text.units import Span, is_splittable
 from mypt.errors import DataError
 from mypt.records.plan import STDIN, SourceFile
@@ -99,7 +99,7 @@ def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
 
 def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
     field = config.text_field
-    for number, line in enumerate(_lines(_chunks(source, span, b"\n", config, tally)), 1):
+    for number, line in enumerate(_lines(_records(source, span, config, tally)), 1):
         if not line or line.isspace():
             continue
         try:
@@ -113,7 +113,7 @@ def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally
 
 def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
     csv.field_size_limit(2**31 - 1)  # the most that Windows takes
-    rows = csv.reader(_lines(_chunks(source, span, b"\n", config, tally), keep_ends=True))
+    rows = csv.reader(_lines(_records(source, span, config, tally), keep_ends=True), strict=True)
     try:
         head: list[str] = next(rows, [])
         if config.text_field not in head:
@@ -131,27 +131,28 @@ def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
 
 
 def _read_parquet(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    file = open_parquet(Path(source.path))
     field = config.text_field
-    if field not in file.schema_arrow.names:
-        raise _no_field(source.path, field, dict.fromkeys(file.schema_arrow.names))
+    names = column_names(Path(source.path))
+    if field not in names:
+        raise _no_field(source.path, field, dict.fromkeys(names))
     for group in range(span.start, span.end):
-        for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=[field]):
-            for text in batch.column(0).to_pylist():
-                yield from _whole(text, lambda group=group: f"{source.path}: row group {group}", config)
-        tally.read_bytes += source.part_bytes[group]
+        before = tally.read_bytes
+        group_bytes = source.size_bytes * source.part_bytes[group] // sum(source.part_bytes)
+        for text, share in read_column(Path(source.path), group, field):
+            tally.read_bytes = before + int(group_bytes * share)
+            yield from _whole(text, lambda group=group: f"{source.path}: row group {group}", config)
 
 
 def _read_hf(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    from mypt.core.data.text.hub import open_hub_dataset
+    from mypt.core.data.text.hub import read_hub_records
 
-    dataset = open_hub_dataset(source.path)
-    for record in dataset.shard(num_shards=len(source.part_bytes), index=span.start):
-        if config.text_field not in record:
-            raise _no_field(source.path, config.text_field, record)
-        text = record[config.text_field]
-        yield from _whole(text, lambda: source.path, config)
-        tally.read_bytes += len(text)
+    for shard in range(span.start, span.end):
+        for record in read_hub_records(source.path, shard, len(source.part_bytes)):
+            if config.text_field not in record:
+                raise _no_field(source.path, config.text_field, record)
+            text = record[config.text_field]
+            yield from _whole(text, lambda: source.path, config)
+            tally.read_bytes += len(text)
 
 
 _READERS: dict[str, Callable[[SourceFile, Span, TextConfig, Tally], Iterator[Fragment]]] = {
@@ -173,7 +174,8 @@ def _chunks(
     path = Path(source.path)
     start, end = 0, None
     if is_splittable(source):
-        start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
+        with unreadable(path):
+            start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
     with open_bytes(path, source.compression) as file:
         if start:
             file.seek(start)
@@ -204,6 +206,14 @@ class _Counted:
         chunk = self._file.read(size)
         self._tally.read_bytes += len(chunk)
         return chunk
+
+
+def _records(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[str]:
+    """The text of a file of records, without the byte order mark that some programs begin it with."""
+    chunks = _chunks(source, span, b"\n", config, tally)
+    if span.start == 0:
+        yield next(chunks, "").removeprefix("\ufeff")
+    yield from chunks
 
 
 def _lines(chunks: Iterator[str], *, keep_ends: bool = False) -> Iterator[str]:

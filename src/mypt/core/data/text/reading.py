@@ -23,17 +23,27 @@ _LAST_WORD_END = re.compile(r"(?s:.*)[^\W_](?=[ \n])")
 
 
 @contextmanager
-def open_bytes(path: Path, compression: Compression) -> Iterator[BinaryIO]:
+def open_bytes(path: Path, compression: Compression) -> Generator[BinaryIO]:
     """Open a file for reading its uncompressed bytes.
 
     Raises:
         DataError: when it cannot be read, or is not what its name says.
         MissingExtraError: for .zst without the package.
     """
+    with unreadable(path), _opened(path, compression) as file:
+        yield file
+
+
+@contextmanager
+def unreadable(path: Path) -> Generator[None]:
+    """Say in our words that a file cannot be read.
+
+    Raises:
+        DataError: instead of what the system and the decompressors raise.
+    """
     try:
-        with _opened(path, compression) as file:
-            yield file
-    except (OSError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as problem:
+        yield
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(f"{path}: cannot read it ({reason})") from None
     except Exception as problem:

@@ -18,6 +18,7 @@ from mypt.records.tokenizer import ByteSpec, CharSpec, Gpt2Spec
 from preparation import (
     COMPRESSIONS,
     SPLITS,
+    careless_disk,
     ends_of,
     ids_of,
     prepared,
@@ -42,6 +43,7 @@ def jsonl(tmp_path: Path) -> str:
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
     small_units(monkeypatch, 1000)
+    careless_disk(monkeypatch)
 
 
 def config_of(*files: str, tokenization: str = "byte", val_fraction: float = 0.2) -> DataConfig:

@@ -55,7 +55,16 @@ def commands() -> dict[str, Command]:
     """Every visible command by its name, in the order of the help."""
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup), "mypt has commands"
-    return {name: command for name, command in root.commands.items() if not command.hidden}
+    return dict(_leaves(root))
+
+
+def _leaves(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Command]]:
+    """Commands, and those of groups by both names: 'tokenizer train'."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from _leaves(command, f"{prefix}{name} ")
+        elif not command.hidden:
+            yield f"{prefix}{name}", command
 
 
 def cli_page() -> str:
@@ -63,7 +72,9 @@ def cli_page() -> str:
     root = typer.main.get_command(app)
     lines = ["# Commands", _NOTE, _CLI_INTRO]
     lines += ["| command | meaning |", "|---|---|"]
-    lines += [f"| [`mypt {name}`](#mypt-{name}) | {command.help} |" for name, command in commands().items()]
+    lines += [
+        f"| [`mypt {name}`](#mypt-{name.replace(' ', '-')}) | {command.help} |" for name, command in commands().items()
+    ]
     lines += ["", _CLI_TABLES, "## mypt", "", "```text", "mypt [OPTIONS] COMMAND [ARGS]...", "```", ""]
     lines += _option_table(root)
     for name, command in commands().items():
@@ -121,7 +132,8 @@ def _usage(name: str, command: Command) -> str:
 
 
 def _optional(argument: TyperArgument) -> str:
-    return f"[{argument.metavar or argument.name}]" + ("..." if argument.nargs == -1 else "")
+    name = argument.metavar or argument.name
+    return (f"{name}" if argument.required else f"[{name}]") + ("..." if argument.nargs == -1 else "")
 
 
 def _arguments(command: Command) -> list[TyperArgument]:
@@ -245,7 +257,8 @@ Beside the ones of the options below:
 |---|---|
 | `MYPT_OFFLINE=1` | never download; without it, the network is the last place where GPT-2's token table is looked for |
 | `MYPT_GPT2_TABLE` | a file with GPT-2's token table, looked at first |
-| `TIKTOKEN_CACHE_DIR` | tiktoken's cache, looked at second |
+| `MYPT_TOKENIZER_DIR` | a folder with GPT-2's table in a file of any format, looked at next |
+| `TIKTOKEN_CACHE_DIR`, `DATA_GYM_CACHE_DIR` | tiktoken's caches, looked at after these |
 | `MYPT_DEBUG=1` | show a traceback with errors, as `--debug` |
 """
 

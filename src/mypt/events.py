@@ -252,3 +252,36 @@ class Noted(Event):
 
     event = "note"
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerified(Event):
+    """One file was compared with its manifest; `problem` is empty where all is well."""
+
+    event = "file_verified"
+    path: str
+    size_bytes: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """A dataset or a model was compared with its manifests; `damaged` names the bad files."""
+
+    event = "verified"
+    path: str
+    files: int
+    size_bytes: int
+    damaged: tuple[str, ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCompressed(Event):
+    """All shards of a dataset are packed."""
+
+    event = "dataset_compressed"
+    path: str
+    raw_bytes: int
+    packed_bytes: int
+    elapsed_s: float

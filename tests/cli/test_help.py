@@ -14,11 +14,14 @@ COMMANDS = [
     "train",
     "generate",
     "prepare-dataset",
+    "tokenizer",
     "inspect",
     "params",
     "configs",
     "convert-legacy",
     "import-dataset",
+    "verify",
+    "compress",
 ]
 
 

@@ -29,8 +29,7 @@ def options() -> dict[str, set[str]]:
     """The options of every command, hidden ones too; '' is mypt itself."""
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup)
-    found = {"": _names(root)}
-    return found | {name: _names(command) for name, command in root.commands.items()}
+    return {"": _names(root)} | dict(_all_options(root))
 
 
 def test_generated_pages_are_fresh() -> None:
@@ -69,8 +68,10 @@ def test_commands_and_options_exist(page: Path, options: dict[str, set[str]]) ->
     for code in _code(page.read_text(encoding="utf-8")):
         if code.startswith(OTHER_PROGRAMS):
             continue
-        call = re.search(r"\bmypt ([a-z][\w-]*)", code)
+        call = re.search(r"\bmypt ([a-z][\w-]*)(?: ([a-z]+)\b)?", code)
         command = call[1].replace("_", "-") if call else ""
+        if call and f"{command} {call[2]}" in options:
+            command = f"{command} {call[2]}"
         assert command in options, f"{code!r}: no command {command}"
         known = options[command] | options[""] | {"--help"} if call else every
         for option in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", code):
@@ -88,8 +89,16 @@ def test_readme_shows_the_presets_as_they_are() -> None:
 
 def test_readme_names_every_command(options: dict[str, set[str]]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in filter(None, options):
+    for command in (name for name in options if name and " " not in name):
         assert f"| `mypt {command}` |" in readme
+
+
+def _all_options(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Options by command; a group has those of its commands too, which also stand under both names."""
+    for name, command in group.commands.items():
+        inner = dict(_all_options(command, f"{name} ")) if isinstance(command, TyperGroup) else {}
+        yield f"{prefix}{name}", _names(command).union(*inner.values())
+        yield from inner.items()
 
 
 def _names(command: Any) -> set[str]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from mypt.cli.consoles import prose_console, write
 from mypt.events import (
+    DatasetCompressed,
     DatasetWritten,
     Event,
     Noted,
@@ -19,7 +20,7 @@ from mypt.events import (
     TextRead,
     Warned,
 )
-from mypt.units import human_bytes, human_count, human_duration
+from mypt.units import human_bytes, human_count, human_duration, several
 
 _PLAIN_LINE_S = 15.0
 # More shards than this are counted, not listed.
@@ -51,19 +52,15 @@ class _PreparationView:
             case TextRead() | ShardsChecked():
                 self._reading.update(event)
             case PreparationPlanned():
-                self._console.print(_plan_line(event), soft_wrap=True)
-                if event.finished_units:
-                    self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+                self._planned(event)
             case ShardWritten():
-                self._shards += 1
-                if self._shards <= _LISTED_SHARDS:
-                    self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
-                elif self._shards == _LISTED_SHARDS + 1:
-                    self._console.print("  …")
+                self._shard(event)
             case RankFinished():
                 self._rank_finished(event)
             case DatasetWritten():
                 self._written(event)
+            case DatasetCompressed():
+                self._compressed(event)
             case Warned() | Noted():
                 prefix = ("Warning: ", "yellow") if isinstance(event, Warned) else ""
                 self._console.print(Text.assemble(prefix, event.message), soft_wrap=True)
@@ -72,6 +69,22 @@ class _PreparationView:
 
     def close(self) -> None:
         self._reading.close()
+
+    def _planned(self, event: PreparationPlanned) -> None:
+        self._console.print(_plan_line(event), soft_wrap=True)
+        if event.finished_units:
+            self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+
+    def _shard(self, event: ShardWritten) -> None:
+        self._shards += 1
+        if self._shards <= _LISTED_SHARDS:
+            self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
+        elif self._shards == _LISTED_SHARDS + 1:
+            self._console.print("  …")
+
+    def _compressed(self, event: DatasetCompressed) -> None:
+        sizes = f"{human_bytes(event.raw_bytes)} to {human_bytes(event.packed_bytes)}"
+        self._console.print(f"{event.path}: {sizes} in {human_duration(event.elapsed_s)}", soft_wrap=True)
 
     def _rank_finished(self, event: RankFinished) -> None:
         self._console.print(f"rank {event.rank} of {event.world}: its {event.units:,} units are finished")
@@ -82,8 +95,8 @@ class _PreparationView:
     def _written(self, event: DatasetWritten) -> None:
         self.close()
         rate = event.source_bytes / max(event.elapsed_s, 1e-9)
-        documents = "" if event.documents is None else f", {_several(event.documents, 'document')}"
-        shards = _several(event.shards, "shard")
+        documents = "" if event.documents is None else f", {several(event.documents, 'document')}"
+        shards = several(event.shards, "shard")
         self._console.print(
             f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
             f"in {shards}{documents} "
@@ -139,7 +152,7 @@ class ReadingView:
 
 
 def _plan_line(event: PreparationPlanned) -> str:
-    files, units = _several(event.sources, "file"), _several(event.units, "unit")
+    files, units = several(event.sources, "file"), several(event.units, "unit")
     workers = "1 process" if event.workers == 1 else f"{event.workers} processes"
     estimate = ""
     if event.estimated_tokens:
@@ -154,7 +167,3 @@ def _speed(event: TextRead | ShardsChecked) -> str:
     if rate and event.total_bytes:
         told += f", ETA {human_duration((event.total_bytes - event.done_bytes) / rate)}"
     return told
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("s" if count != 1 else "")

@@ -65,7 +65,7 @@ def _read_txt(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
 
 
 def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
-    """Cut a text at its separators; what stands between two is a document."""
+    """Cut a text at its separators: each ends a document, and so does the end of the text."""
 
     def one_document() -> Iterator[str]:
         nonlocal pending, at_end
@@ -89,9 +89,12 @@ def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
 
     pending, at_end = "", False
     while not at_end:
+        is_empty = True
         for piece in cut_pieces(one_document()):
+            is_empty = False
             yield piece, False
-        yield "", True
+        if not (at_end and is_empty):
+            yield "", True
 
 
 def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
@@ -109,7 +112,7 @@ def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally
 
 
 def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(2**31 - 1)  # the most that Windows takes
     rows = csv.reader(_lines(_chunks(source, span, b"\n", config, tally), keep_ends=True))
     try:
         head: list[str] = next(rows, [])
@@ -172,7 +175,8 @@ def _chunks(
     if is_splittable(source):
         start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
     with open_bytes(path, source.compression) as file:
-        file.seek(start)
+        if start:
+            file.seek(start)
         before = tally.read_bytes
         for chunk in read_text(file, path, start, end, config.encoding_errors):
             tally.read_bytes = before + _done_bytes(file, source, start)
@@ -184,7 +188,8 @@ def _done_bytes(file: BinaryIO, source: SourceFile, start: int) -> int:
     """Bytes read from disk, compressed ones where they are compressed."""
     if not source.compression:
         return file.tell() - start
-    inner = getattr(file, "fileobj", None) or getattr(file, "_fp", None)
+    packed = getattr(file, "raw", file)
+    inner = getattr(packed, "fileobj", None) or getattr(packed, "_fp", None)
     return inner.tell() if inner is not None else 0
 
 

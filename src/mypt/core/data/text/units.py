@@ -60,7 +60,7 @@ def _spans(sources: Sequence[SourceFile], unit_bytes: int) -> Iterator[tuple[Spa
     for number, source in enumerate(sources):
         if source.part_bytes:
             for part, size_bytes in enumerate(source.part_bytes):
-                yield Span(number, part, part + 1), size_bytes
+                yield Span(number, part, part + 1), size_bytes or unit_bytes
         elif is_splittable(source):
             for start in range(0, source.size_bytes, unit_bytes):
                 end = min(start + unit_bytes, source.size_bytes)

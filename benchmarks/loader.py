@@ -96,7 +96,8 @@ def reading(root: Path, config: RunConfig) -> dict[str, float]:
         np.stack([ids[start : start + block_size].astype(np.int64) for start in starts])
         np.stack([ids[start + 1 : start + 1 + block_size].astype(np.int64) for start in starts])
 
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for turn in range(ROUNDS):
         ours.append(timed_ms(lambda at=turn * size: batches.at(at, size)))
         theirs.append(timed_ms(mapped))
@@ -118,7 +119,8 @@ def stepping(root: Path, config: RunConfig, batch_ms: float) -> dict[str, object
     session = begin(config, corpus, Origin(), device)
     size = config.training.batch_size
     feed = Feed(Batches(corpus.train, config.model.block_size, seed=1).at, device)
-    waits_ms, steps_ms = [], []
+    waits_ms: list[float] = []
+    steps_ms: list[float] = []
     for step in range(STEPS + 1):
         waits_ms.append(timed_ms(lambda at=step * size: feed.take(at, size)))
         steps_ms.append(timed_ms(lambda: session.read_loss(session.train_step())))

@@ -14,10 +14,15 @@ TEMPORARY_SUFFIX = ".tmp"
 
 def write_text(path: Path, text: str) -> None:
     """Replace the content of `path` in one atomic and durable step."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the content of `path` in one atomic and durable step."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             _flush(file.fileno())
         temporary.replace(path)

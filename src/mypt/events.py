@@ -39,6 +39,45 @@ class TextRead(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PreparationPlanned(Event):
+    """What prepare-dataset is about to do; sizes are estimates from a sample of the text."""
+
+    event = "preparation_planned"
+    path: str
+    sources: int
+    source_bytes: int
+    units: int
+    finished_units: int
+    estimated_tokens: int
+    estimated_bytes: int
+    free_bytes: int
+    workers: int
+    encoder: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankFinished(Event):
+    """The share of one machine is done; the dataset is written by the command with --finish."""
+
+    event = "rank_finished"
+    rank: int
+    world: int
+    units: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsChecked(Event):
+    """Progress of reading another program's shards: every id must be one of the tokenizer's."""
+
+    event = "shards_checked"
+    done_bytes: int
+    total_bytes: int
+    tokens: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShardWritten(Event):
     """One token shard was published."""
 
@@ -57,7 +96,7 @@ class DatasetWritten(Event):
     train_tokens: int
     val_tokens: int
     shards: int
-    documents: int
+    documents: int | None
     source_bytes: int
     elapsed_s: float
 
@@ -213,3 +252,25 @@ class Noted(Event):
 
     event = "note"
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerified(Event):
+    """One file was compared with its manifest; `problem` is empty where all is well."""
+
+    event = "file_verified"
+    path: str
+    size_bytes: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """A dataset or a model was compared with its manifests; `damaged` names the bad files."""
+
+    event = "verified"
+    path: str
+    files: int
+    size_bytes: int
+    damaged: tuple[str, ...]
+    elapsed_s: float

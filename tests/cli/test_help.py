@@ -19,6 +19,7 @@ COMMANDS = [
     "params",
     "configs",
     "convert-legacy",
+    "import-dataset",
 ]
 
 

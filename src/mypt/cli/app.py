@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from mypt import __version__
-from mypt.cli import configs, convert, generate, inspect, params, prepare, quickstart, tokenizer, train
+from mypt.cli import (
+    configs,
+    convert,
+    generate,
+    import_dataset,
+    inspect,
+    params,
+    prepare,
+    quickstart,
+    tokenizer,
+    train,
+    verify,
+)
 from mypt.errors import MyptError
 
 app = typer.Typer(
@@ -33,8 +45,10 @@ app.command("train", rich_help_panel=_START)(train.train)
 app.command("generate", rich_help_panel=_USE)(generate.generate)
 app.command("convert-legacy", rich_help_panel=_USE)(convert.convert_legacy)
 app.command("prepare-dataset", rich_help_panel=_DATA)(prepare.prepare_dataset)
+app.command("import-dataset", rich_help_panel=_DATA)(import_dataset.import_dataset)
 app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel=_DATA)
 app.command("inspect", rich_help_panel=_LOOK)(inspect.inspect)
+app.command("verify", rich_help_panel=_LOOK)(verify.verify)
 app.command("params", rich_help_panel=_LOOK)(params.params)
 app.command("configs", rich_help_panel=_LOOK)(configs.configs)
 

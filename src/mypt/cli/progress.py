@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from mypt.cli.consoles import data_console, prose_console, write
+from mypt.cli.preparing import ReadingView
 from mypt.cli.stopping import StopRequest
 from mypt.cli.tables import config_table
 from mypt.events import (
-    DatasetWritten,
     Evaluated,
     Event,
     Finished,
@@ -23,7 +23,7 @@ from mypt.events import (
     RunPlanned,
     SampleStarted,
     Saved,
-    ShardWritten,
+    ShardsChecked,
     StepDone,
     TextRead,
     Token,
@@ -72,76 +72,12 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         view.say(f"Stopped. Go on with:  {go_on}")
 
 
-def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
-    """Draw the making of a dataset."""
-    if as_json:
-        for event in events:
-            write(event.as_json() + "\n")
-        return
-    console = prose_console()
-    reading = _Reading(console)
-    for event in events:
-        match event:
-            case TextRead():
-                reading.update(event)
-            case ShardWritten():
-                console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
-            case DatasetWritten():
-                reading.close()
-                rate = event.source_bytes / max(event.elapsed_s, 1e-9)
-                console.print(
-                    f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
-                    f"in {event.shards} shards, {event.documents:,} documents "
-                    f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)"
-                )
-                console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim")
-            case _:
-                pass
-
-
-class _Reading:
-    """The progress of reading text: a bar on a terminal, one line at the end elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-
-    def update(self, event: TextRead) -> None:
-        rate = event.done_bytes / event.elapsed_s if event.elapsed_s > 0 else 0
-        told = f"{human_count(event.tokens)} tokens, {human_bytes(rate)}/s"
-        if event.done_bytes >= event.total_bytes:
-            self.close()
-            self._console.print(
-                f"read {human_bytes(event.total_bytes)} of text: {event.tokens:,} tokens "
-                f"in {human_duration(event.elapsed_s)}"
-            )
-        elif self._console.is_terminal:
-            if self._bar is None:
-                self._bar = Progress(
-                    TextColumn("reading"),
-                    BarColumn(),
-                    TextColumn("{task.description}"),
-                    console=self._console,
-                    transient=True,
-                )
-                self._task = self._bar.add_task("", total=event.total_bytes)
-                self._bar.start()
-            if self._task is not None:
-                self._bar.update(self._task, completed=event.done_bytes, description=told)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
 class TrainingView:
     """How each event of a run looks. Prose and progress on stderr, generated text on stdout."""
 
     def __init__(self) -> None:
         self._console = prose_console()
-        self._reading = _Reading(self._console)
+        self._reading = ReadingView(self._console)
         self._live: Live | None = None
         self._bar = Progress(
             TextColumn("step"),
@@ -159,6 +95,7 @@ class TrainingView:
             Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
             Noted: lambda event: self.say(event.message),
             TextRead: self._reading.update,
+            ShardsChecked: self._reading.update,
             RunPlanned: self._begin,
             StepDone: self._step,
             Evaluated: self._evaluated,

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mypt.cli.consoles import data_console
 from mypt.cli.options import TOKENIZER_DECIDES
+from mypt.events import Event, FileVerified, Verified
 from mypt.records.base import flatten
+from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
 from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
 from mypt.records.run import RunConfig
-from mypt.units import human_bytes, human_count, sparkline
+from mypt.units import human_bytes, human_count, human_duration, sparkline
 
 
 def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
@@ -73,19 +76,91 @@ def show_model(report: ModelReport) -> None:
 def show_dataset(report: DatasetReport) -> None:
     """Draw what is in a dataset."""
     console = data_console()
+    manifest = report.manifest
     grid = _grid()
     grid.add_row("dataset", Text(report.path, style="bold"))
     grid.add_row("tokens", f"{report.train_tokens:,} training + {report.val_tokens:,} validation ({report.tokenizer})")
-    grid.add_row("documents", f"{report.documents or 0:,} in {len(report.manifest.sources):,} files")
-    grid.add_row("text", f"{human_bytes(report.source_bytes)}, {report.bytes_per_token:.2f} bytes per token")
-    grid.add_row("on disk", human_bytes(report.size_bytes))
-    grid.add_row("made with", f"mypt {report.manifest.mypt_version}")
+    grid.add_row("documents", _documents(report))
+    if manifest.text is not None:
+        text = f"{human_bytes(manifest.counts.text_bytes)}, {report.bytes_per_token:.2f} bytes per token"
+        grid.add_row("text", f"{text}, from {len(manifest.sources):,} files of {human_bytes(report.source_bytes)}")
+        grid.add_row("split", f"{manifest.text.val_fraction:g} for validation, {_SPLITS[manifest.split_by]}")
+        changed = manifest.text.model_dump(exclude_defaults=True, exclude={"val_fraction"})
+        grid.add_row("options", ", ".join(f"{key} {_shown(value)}" for key, value in changed.items()) or "none")
+    grid.add_row("on disk", f"{human_bytes(report.size_bytes)} in {len(manifest.train) + len(manifest.val):,} shards")
+    grid.add_row("made with", f"mypt {manifest.mypt_version}" + (f", {manifest.encoder}" if manifest.encoder else ""))
     console.print(grid)
-    shards = _columns("shard", "tokens", "documents", "sha256")
-    for shard in (*report.manifest.train, *report.manifest.val):
-        shards.add_row(shard.path, f"{shard.tokens:,}", f"{shard.documents or 0:,}", (shard.sha256 or "")[:12] + "…")
+    _show_lengths(console, report)
+    _show_shards(console, manifest)
+    for sample in report.samples:
+        console.print(Text(f"\n{sample.shard} from token {sample.token:,}:", style="dim"))
+        console.print(Text(_one_line(sample.text)), soft_wrap=True)
+
+
+_SPLITS = {
+    "content": "by the content of each document",
+    "tail": "the end of the text",
+    "given": "as it was found",
+}
+# More shards than this are summed up in one line.
+_SHOWN_SHARDS = 12
+
+
+def _documents(report: DatasetReport) -> str:
+    if report.documents is None:
+        return "not known: the shards do not tell where documents end"
+    counts = report.manifest.counts
+    parts = [f"{report.documents:,}"]
+    if counts.duplicate_documents:
+        dropped = report.manifest.text is not None and report.manifest.text.deduplicate
+        parts.append(f"{counts.duplicate_documents:,} duplicates {'left out' if dropped else 'among them'}")
+    if counts.empty_documents:
+        parts.append(f"{counts.empty_documents:,} empty ones left out")
+    if counts.dropped_lines:
+        parts.append(f"{counts.dropped_lines:,} lines left out")
+    return ", ".join(parts)
+
+
+def _show_lengths(console: Console, report: DatasetReport) -> None:
+    if not report.lengths:
+        return
+    table = _columns("tokens per document", "documents", left=("",))
+    most = max(bucket.documents for bucket in report.lengths)
+    for bucket in report.lengths:
+        bar = "█" * round(30 * bucket.documents / most) or ("▏" if bucket.documents else "")
+        table.add_row(f"≤ {bucket.up_to_tokens:,}", f"{bucket.documents:,}", bar)
     console.print()
-    console.print(shards)
+    console.print(table)
+
+
+def _show_shards(console: Console, manifest: DatasetManifest) -> None:
+    every = (*manifest.train, *manifest.val)
+    table = _columns("shard", "tokens", "documents", "sha256")
+    for shard in every[:_SHOWN_SHARDS]:
+        documents = "" if shard.documents is None else f"{shard.documents:,}"
+        table.add_row(shard.path, f"{shard.tokens:,}", documents, f"{shard.sha256[:12]}…" if shard.sha256 else "")
+    console.print()
+    console.print(table)
+    if len(every) > _SHOWN_SHARDS:
+        console.print(f"… and {len(every) - _SHOWN_SHARDS:,} more", style="dim")
+
+
+def _one_line(text: str) -> str:
+    """Text whose line feeds and control characters show instead of act."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def show_verification(event: Event) -> None:
+    """Draw what was found in one file, or in all."""
+    console = data_console()
+    if isinstance(event, FileVerified):
+        word = Text.assemble((event.problem, "red")) if event.problem else Text("ok", style="green")
+        size = f"  {human_bytes(event.size_bytes)}" if not event.problem else ""
+        console.print(Text.assemble(event.path, "  ", word, (size, "dim")), soft_wrap=True)
+    elif isinstance(event, Verified):
+        whole = "all as written" if not event.damaged else f"{len(event.damaged)} damaged"
+        told = f"{event.files} files, {human_bytes(event.size_bytes)} in {human_duration(event.elapsed_s)}: "
+        console.print(Text.assemble(told, (whole, "bold")), soft_wrap=True)
 
 
 def show_params(report: ParamsReport, source: str) -> None:

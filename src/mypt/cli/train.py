@@ -36,6 +36,7 @@ FLAGS = {
     "seed": "training.seed",
     "device": "training.device",
     "precision": "training.precision",
+    "document_mask": "training.document_mask",
 }
 
 
@@ -101,6 +102,14 @@ def train(
     precision: Annotated[
         str | None, option("--precision", help="fp32, bf16 (autocast), or auto: what the device does best.")
     ] = None,
+    document_mask: Annotated[
+        bool | None,
+        option(
+            "--document-mask/--no-document-mask",
+            help="Attend and learn inside documents only, never across their ends.",
+            panel=_TRAINING,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         option("--set", help="Any other field, e.g. training.weight_decay=0.05 (repeatable).", panel=_RUN),
@@ -118,11 +127,12 @@ def train(
     """Train a model on text files or a dataset; the same command again goes on with it."""
     from mypt.cli.progress import draw_training, show_config
     from mypt.core.checkpoint.store import ModelDirectory
-    from mypt.core.data.sources import require_text
+    from mypt.core.data.text.sources import require_text
 
     directory = ModelDirectory(checkpoint_dir, model_name)
     base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
-    values = dict(context.params) | {"input_file": [*(input_file or []), *(files or [])] or None}
+    given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
+    values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
     require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)

@@ -14,6 +14,12 @@ DATASET_FILE = "dataset.json"
 
 Split = Literal["train", "val"]
 SplitRule = Literal["content", "tail", "given"]
+TokenType = Literal["uint16", "uint32"]
+
+
+def item_bytes(dtype: TokenType) -> int:
+    """Bytes per token."""
+    return 2 if dtype == "uint16" else 4
 
 
 class ShardInfo(Record, frozen=True):
@@ -21,7 +27,7 @@ class ShardInfo(Record, frozen=True):
 
     path: str = Field(min_length=1, description="Relative to the manifest, or absolute.")
     byte_offset: int = Field(0, ge=0, description="Bytes to skip: headers of foreign shards.")
-    dtype: Literal["uint16", "uint32"]
+    dtype: TokenType
     tokens: int = Field(ge=0)
     documents: int | None = Field(
         None, ge=0, description="Documents that end in this shard, listed in its .idx file; null: not known."
@@ -32,7 +38,7 @@ class ShardInfo(Record, frozen=True):
     @property
     def item_bytes(self) -> int:
         """Bytes per token."""
-        return 2 if self.dtype == "uint16" else 4
+        return item_bytes(self.dtype)
 
 
 class SourceInfo(Record, frozen=True):

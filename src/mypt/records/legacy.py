@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mypt.errors import CheckpointError
+from mypt.errors import CheckpointError, MyptError
 from mypt.records.base import Record
 from mypt.records.model import ModelConfig
 from mypt.records.run import DataConfig, TrainingConfig
@@ -56,17 +56,25 @@ class LegacyTokenizer(Record, frozen=True, extra="ignore"):
     token_kind: str
     chars: tuple[str, ...] | None = None
 
-    def spec(self, where: str) -> TokenizerSpec:
+    def spec(self, where: str, error: type[MyptError] = CheckpointError) -> TokenizerSpec:
         """The same tokenizer as a TokenizerSpec.
 
         Raises:
-            CheckpointError: for a kind the original never wrote.
+            error: for a kind the original never wrote.
         """
         if self.token_kind == "char" and self.chars:  # noqa: S105 - no secret
             return CharSpec(chars=self.chars)
         if self.token_kind == "gpt2":  # noqa: S105 - no secret
             return Gpt2Spec()
-        raise CheckpointError(f"{where}: unknown legacy tokenizer {self.token_kind!r}")
+        raise error(f"{where}: unknown legacy tokenizer {self.token_kind!r}")
+
+
+class LegacyDataset(Record, frozen=True, extra="ignore"):
+    """dataset_metadata.json beside the original's shards."""
+
+    total_tokens: int | None = Field(None, ge=0)
+    train_shards: int | None = Field(None, ge=0)
+    val_shards: int | None = Field(None, ge=0)
 
 
 class LegacyTraining(Record, frozen=True, extra="ignore"):

@@ -57,6 +57,21 @@ class ModelReport(Record, frozen=True):
     val_losses: tuple[float, ...] = Field((), description="The last validation losses.")
 
 
+class LengthBucket(Record, frozen=True):
+    """Documents longer than half of `up_to_tokens` and no longer than it."""
+
+    up_to_tokens: int
+    documents: int
+
+
+class DocumentSample(Record, frozen=True):
+    """The beginning of a document as it reads when decoded."""
+
+    shard: str
+    token: int = Field(description="Where it begins in the shard.")
+    text: str
+
+
 class DatasetReport(Record, frozen=True):
     """What `inspect` says of a dataset."""
 
@@ -70,6 +85,9 @@ class DatasetReport(Record, frozen=True):
     source_bytes: int
     bytes_per_token: float
     size_bytes: int
+    lengths: tuple[LengthBucket, ...] = Field((), description="Documents by their length in tokens.")
+    counted_documents: int = Field(0, description="Documents that `lengths` counts: at most the first twenty million.")
+    samples: tuple[DocumentSample, ...] = ()
     manifest: DatasetManifest
 
 

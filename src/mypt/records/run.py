@@ -51,6 +51,10 @@ class DataConfig(TextConfig, frozen=True):
     )
     tokenization: str = Field("gpt2", min_length=1, description="gpt2, char, byte, or a tokenizer file.")
 
+    def text(self) -> TextConfig:
+        """The part that says what a document is."""
+        return TextConfig(**{name: getattr(self, name) for name in TextConfig.model_fields})
+
     @field_validator("dataset_dir", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stands in the file

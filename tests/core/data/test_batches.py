@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mypt.core.data.batches import Batches, FixedWindows
-from mypt.core.data.stream import FileShard, MemoryShard, TokenStream
+from mypt.core.data.shards import FileShard, OpenFiles
+from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.records.dataset import ShardInfo
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -36,7 +37,7 @@ def texts(draw: st.DrawFn) -> tuple[int, int]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of the order that small tests cross.
-    monkeypatch.setattr("mypt.core.data.batches._POSITIONS_AT_ONCE", 16)
+    monkeypatch.setattr("mypt.core.data.mixture._BLOCK_SAMPLES", 16)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_every_window_comes_once_per_epoch(text: tuple[int, int], seed: int, epo
     count, block_size = text
     batches = Batches(stream(count), block_size, seed)
     per_epoch = batches.windows_per_epoch
-    inputs, _ = batches.at(epoch * per_epoch, per_epoch)
+    inputs, _, _ = batches.at(epoch * per_epoch, per_epoch)
     starts = np.sort(inputs[:, 0])
     # Side by side from the epoch's phase on: no token twice, none between them left out.
     assert 0 <= starts[0] < block_size
@@ -64,7 +65,7 @@ def test_every_window_comes_once_per_epoch(text: tuple[int, int], seed: int, epo
 @given(texts(), SEEDS, st.integers(0, 10**12), st.integers(1, 40))
 def test_targets_are_the_inputs_shifted_by_one(text: tuple[int, int], seed: int, position: int, count: int) -> None:
     length, block_size = text
-    inputs, targets = Batches(stream(length), block_size, seed).at(position, count)
+    inputs, targets, _ = Batches(stream(length), block_size, seed).at(position, count)
     assert inputs.shape == targets.shape == (count, block_size)
     assert np.array_equal(targets, inputs + 1)
     assert np.array_equal(inputs, inputs[:, :1] + np.arange(block_size))
@@ -89,8 +90,8 @@ def test_the_order_does_not_depend_on_how_it_is_cut(
     one = Batches(stream(count), block_size, seed)
     firsts = [position + sum(counts[:number]) for number in range(len(counts))]
     cut = [one.at(first, many) for first, many in zip(firsts, counts, strict=True)]
-    for side in range(2):
-        assert np.array_equal(np.concatenate([windows[side] for windows in cut]), whole[side])
+    assert np.array_equal(np.concatenate([batch.inputs_BT for batch in cut]), whole.inputs_BT)
+    assert np.array_equal(np.concatenate([batch.targets_BT for batch in cut]), whole.targets_BT)
 
 
 @settings(deadline=None)
@@ -111,7 +112,7 @@ def test_the_order_does_not_depend_on_the_size_of_its_blocks(text: tuple[int, in
     count, block_size = text
     ours = Batches(stream(count), block_size, seed).at(position, 50)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mypt.core.data.batches._POSITIONS_AT_ONCE", 61)
+        patch.setattr("mypt.core.data.mixture._BLOCK_SAMPLES", 61)
         other = Batches(stream(count), block_size, seed).at(position, 50)
     assert np.array_equal(ours[0], other[0])
 
@@ -141,7 +142,7 @@ def test_the_order_changes_from_epoch_to_epoch_and_seed_to_seed() -> None:
 
 @pytest.mark.parametrize("spare", [0, 1, 5])
 def test_a_text_of_one_window_is_enough(spare: int) -> None:
-    inputs, targets = Batches(stream(9 + spare), 8, seed=1).at(0, 20)
+    inputs, targets, _ = Batches(stream(9 + spare), 8, seed=1).at(0, 20)
     assert inputs.shape == (20, 8)
     assert targets.max() <= 8 + spare
 
@@ -164,12 +165,13 @@ def test_windows_across_shards_equal_those_of_one_shard(text: tuple[int, int], s
 def test_windows_from_files_equal_those_from_memory(
     folder: Path, seed: int, cuts: list[int], dtype: str, header_bytes: int
 ) -> None:
-    shards = []
+    shards: list[FileShard] = []
+    files = OpenFiles(limit=2)
     for number, part in enumerate(np.split(tokens(100), sorted(cuts))):
         path = folder / f"{number}.bin"
         path.write_bytes(b"\xff" * header_bytes + part.astype(np.dtype(dtype).newbyteorder("<")).tobytes())
         info = {"path": path.name, "byte_offset": header_bytes, "dtype": dtype, "tokens": part.size, "documents": 0}
-        shards.append(FileShard(path, ShardInfo.parse(info | {"sha256": "0" * 64}, where="test")))
+        shards.append(FileShard(path, ShardInfo.parse(info | {"sha256": "0" * 64}, where="test"), files))
     from_files = Batches(TokenStream(shards), 7, seed).at(0, 40)
     from_memory = Batches(stream(100), 7, seed).at(0, 40)
     assert np.array_equal(from_files[0], from_memory[0])
@@ -199,7 +201,7 @@ def test_an_empty_stream_has_no_tokens() -> None:
 def test_fixed_windows_are_distinct_in_order_and_the_same_twice(text: tuple[int, int], count: int, seed: int) -> None:
     length, block_size = text
     one, other = (FixedWindows(stream(length), block_size, count, seed) for _ in range(2))
-    inputs, targets = one.batch(0, len(one))
+    inputs, targets, _ = one.batch(0, len(one))
     assert len(one) == min(count, (length - 1) // block_size)
     assert np.array_equal(inputs, other.batch(0, count)[0])
     assert np.array_equal(inputs, one.batch(0, count)[0])
@@ -224,5 +226,5 @@ def test_different_seeds_choose_different_fixed_windows() -> None:
 
 
 def test_as_many_fixed_windows_as_there_are_cover_the_text() -> None:
-    inputs, _ = FixedWindows(stream(101), 10, 1000, seed=1).batch(0, 1000)
+    inputs, _, _ = FixedWindows(stream(101), 10, 1000, seed=1).batch(0, 1000)
     assert inputs.ravel().tolist() == list(range(100))

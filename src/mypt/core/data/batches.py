@@ -1,97 +1,123 @@
 """Token stream -> batches. A pure function of (seed, position): resuming is starting at a number.
 
-Window k of an epoch starts at phase + k x T; the phase (0 <= phase < T where the text allows it)
-is drawn anew each epoch, so that the borders of the windows move. Every window comes once per epoch.
+Positions count the samples of the whole run, whoever takes them: any slices of them, taken by any
+number of processes in pieces of any size, put together give the same batches.
 
 Letters: B batch, T block_size.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt.core.data.order import permute
+from mypt.core.data.mixture import Mixture, apportion
+from mypt.core.data.order import WindowOrder, permute
 from mypt.core.data.stream import TokenStream
 from mypt.core.seeds import mix
 
-InputsTargets = tuple[NDArray[np.int64], NDArray[np.int64]]
+NO_TARGET = -100
+"""Stands where nothing is to be predicted; torch's cross-entropy passes over it."""
 
-# The permutation costs 32 ns an index in blocks of this size and many times that one by one.
-_POSITIONS_AT_ONCE = 4096
+
+class Batch(NamedTuple):
+    """Windows of tokens, each of shape (B, T)."""
+
+    inputs_BT: NDArray[np.int64]
+    targets_BT: NDArray[np.int64]
+    """The inputs shifted by one; NO_TARGET where that would be the next document's first token."""
+    documents_BT: NDArray[np.int64] | None = None
+    """The document of each input, numbered in its window; None where documents are not kept apart."""
 
 
 class Batches:
     """Training windows in a seeded order, addressed by the number of windows already seen."""
 
-    def __init__(self, stream: TokenStream, block_size: int, seed: int) -> None:
-        assert len(stream) > block_size, "the caller refuses texts shorter than one block"
+    def __init__(self, stream: TokenStream, block_size: int, seed: int, *, documents: bool = False) -> None:
+        """Order the windows of a stream.
+
+        Args:
+            stream: each of its sources longer than block_size.
+            block_size: T.
+            seed: equal seeds give equal orders.
+            documents: whether documents are kept apart.
+        """
         self._stream = stream
         self._block_size = block_size
-        self._seed = seed
-        # One window less than fits, so that any phase below T stays inside the text.
-        self.windows_per_epoch = max(1, len(stream) // block_size - 1)
-        self._phases = min(block_size, len(stream) - self.windows_per_epoch * block_size)
-        self._block = (-1, np.empty(0, dtype=np.int64))
+        self._documents = documents
+        # A text that is not mixed keeps the plain seed: its order is older than mixtures.
+        seeds = [seed] if len(stream.sources) == 1 else [mix(seed, n, 5) for n in range(len(stream.sources))]
+        self._orders = [WindowOrder(s.tokens, block_size, own) for s, own in zip(stream.sources, seeds, strict=True)]
+        self._mixture = Mixture([source.share for source in stream.sources], seed)
+        self._newest = (-1, np.empty(0, dtype=np.int64))
 
-    def at(self, position: int, count: int) -> InputsTargets:
-        """Give windows position .. position + count - 1 of the endless order.
+    @property
+    def windows_per_epoch(self) -> int:
+        """Windows of one pass over all sources."""
+        return sum(order.windows_per_epoch for order in self._orders)
 
-        Returns:
-            Inputs and targets (inputs shifted by one), each of shape (count, T).
-        """
-        starts_B = np.concatenate(
-            [self._starts(block)[low:high] for block, low, high in _blocks(position, position + count)]
-        )
-        return _shifted(self._stream, starts_B, self._block_size)
+    def coverage(self, samples: int) -> float:
+        """The part of the tokens that the first `samples` windows read; a second reading adds nothing."""
+        counts = apportion(samples, [source.share for source in self._stream.sources])
+        sizes = [source.tokens for source in self._stream.sources]
+        read = sum(min(count * self._block_size, size) for count, size in zip(counts, sizes, strict=True))
+        return read / len(self._stream)
+
+    def at(self, position: int, count: int) -> Batch:
+        """Give windows position .. position + count - 1 of the endless order."""
+        size = self._mixture.block_samples
+        pieces: list[NDArray[np.int64]] = []
+        end = position + count
+        while position < end:
+            block, low = divmod(position, size)
+            high = min(size, low + end - position)
+            pieces.append(self._starts(block)[low:high])
+            position += high - low
+        return _batch(self._stream, np.concatenate(pieces), self._block_size, documents=self._documents)
 
     def _starts(self, block: int) -> NDArray[np.int64]:
         """Window starts of one block of positions; the newest block is kept."""
-        if self._block[0] != block:
-            positions = np.arange(block * _POSITIONS_AT_ONCE, (block + 1) * _POSITIONS_AT_ONCE, dtype=np.int64)
-            epochs = positions // self.windows_per_epoch
-            starts = np.empty_like(positions)
-            for epoch in np.unique(epochs).tolist():
-                inside = epochs == epoch
-                starts[inside] = self._epoch_starts(epoch, positions[inside] - epoch * self.windows_per_epoch)
-            self._block = (block, starts)
-        return self._block[1]
-
-    def _epoch_starts(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        phase = mix(self._seed, epoch, 1) % self._phases
-        windows = permute(positions.astype(np.uint64), self.windows_per_epoch, mix(self._seed, epoch, 2))
-        return phase + windows.astype(np.int64) * self._block_size
+        if self._newest[0] != block:
+            sources, places = self._mixture.block(block)
+            starts = np.empty_like(places)
+            for number, (source, order) in enumerate(zip(self._stream.sources, self._orders, strict=True)):
+                own = sources == number
+                starts[own] = source.first + order.starts(places[own])
+            self._newest = (block, starts)
+        return self._newest[1]
 
 
 class FixedWindows:
     """The validation windows: chosen once by the seed, the same at every evaluation."""
 
-    def __init__(self, stream: TokenStream, block_size: int, count: int, seed: int) -> None:
-        assert len(stream) > block_size, "the caller refuses splits shorter than one block"
+    def __init__(self, stream: TokenStream, block_size: int, count: int, seed: int, *, documents: bool = False) -> None:
+        """Choose `count` windows by the shares of the sources, or as many as these have."""
         self._stream = stream
         self._block_size = block_size
-        available = (len(stream) - 1) // block_size
-        chosen = permute(np.arange(min(count, available), dtype=np.uint64), available, mix(seed, 3))
-        # In text order: neighbours share pages.
-        self._starts = np.sort(chosen.astype(np.int64)) * block_size
+        self._documents = documents
+        chosen: list[NDArray[np.int64]] = []
+        for source, wanted in zip(stream.sources, apportion(count, [s.share for s in stream.sources]), strict=True):
+            assert source.tokens > block_size, "the caller refuses splits shorter than one block"
+            available = (source.tokens - 1) // block_size
+            windows = permute(np.arange(min(wanted, available), dtype=np.uint64), available, mix(seed, 3))
+            # In text order: neighbours share pages.
+            chosen.append(source.first + np.sort(windows.astype(np.int64)) * block_size)
+        self._starts = np.concatenate(chosen)
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def batch(self, first: int, count: int) -> InputsTargets:
-        """Give windows first .. first + count - 1 (fewer at the end), each of shape (B, T)."""
-        return _shifted(self._stream, self._starts[first : first + count], self._block_size)
+    def batch(self, first: int, count: int) -> Batch:
+        """Give windows first .. first + count - 1 (fewer at the end)."""
+        starts_B = self._starts[first : first + count]
+        return _batch(self._stream, starts_B, self._block_size, documents=self._documents)
 
 
-def _blocks(first: int, end: int) -> list[tuple[int, int, int]]:
-    """Split positions first..end into (block, low, high) slices."""
-    pieces = []
-    while first < end:
-        block, low = divmod(first, _POSITIONS_AT_ONCE)
-        high = min(_POSITIONS_AT_ONCE, low + end - first)
-        pieces.append((block, low, high))
-        first += high - low
-    return pieces
-
-
-def _shifted(stream: TokenStream, starts_B: NDArray[np.int64], block_size: int) -> InputsTargets:
+def _batch(stream: TokenStream, starts_B: NDArray[np.int64], block_size: int, *, documents: bool) -> Batch:
     windows = stream.gather(starts_B, block_size + 1)
-    return windows[:, :-1], windows[:, 1:]
+    inputs_BT, targets_BT = windows[:, :-1], windows[:, 1:]
+    if not documents:
+        return Batch(inputs_BT, targets_BT)
+    numbers = stream.documents(starts_B, block_size + 1)
+    inside_BT = numbers[:, :-1] == numbers[:, 1:]
+    return Batch(inputs_BT, np.where(inside_BT, targets_BT, NO_TARGET), numbers[:, :-1])

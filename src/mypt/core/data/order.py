@@ -2,6 +2,9 @@
 
 A Feistel network (Luby and Rackoff, 1988) over the next power of four, with cycle walking
 (Black and Rogaway, 2002) down to any size. Position in, sample out; the state is the position.
+
+Window k of an epoch starts at phase + k x T; the phase (0 <= phase < T where the text allows it)
+is drawn anew each epoch, so that the borders of the windows move. Every window comes once per epoch.
 """
 
 import numpy as np
@@ -10,6 +13,32 @@ from numpy.typing import NDArray
 from mypt.core.seeds import mix
 
 _ROUNDS = 6
+
+
+class WindowOrder:
+    """The windows of T = `block_size` tokens of one text, epoch after epoch: position in, first token out."""
+
+    def __init__(self, tokens: int, block_size: int, seed: int) -> None:
+        assert tokens > block_size, "the caller refuses texts shorter than one block"
+        self._block_size = block_size
+        self._seed = seed
+        # One window less than fits, so that any phase below T stays inside the text.
+        self.windows_per_epoch = max(1, tokens // block_size - 1)
+        self._phases = min(block_size, tokens - self.windows_per_epoch * block_size)
+
+    def starts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the windows at these positions of the endless order start, same shape."""
+        epochs = positions // self.windows_per_epoch
+        starts = np.empty_like(positions)
+        for epoch in np.unique(epochs).tolist():
+            inside = epochs == epoch
+            starts[inside] = self._epoch_starts(epoch, positions[inside] - epoch * self.windows_per_epoch)
+        return starts
+
+    def _epoch_starts(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        phase = mix(self._seed, epoch, 1) % self._phases
+        windows = permute(positions.astype(np.uint64), self.windows_per_epoch, mix(self._seed, epoch, 2))
+        return phase + windows.astype(np.int64) * self._block_size
 
 
 def permute(positions: NDArray[np.uint64], size: int, key: int) -> NDArray[np.uint64]:

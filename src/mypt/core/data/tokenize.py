@@ -1,78 +1,80 @@
-"""Parts of text files -> chunks of ids with document ends. Shared by memory and shards."""
+"""Pieces of documents -> chunks of ids, one split each. Shared by memory and shards."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mypt.core.data.sources import Part, read_pieces
+from mypt.core.data.text.documents import Piece
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
-from mypt.core.tokens.char import char_spec_of
-from mypt.core.tokens.find import find_tokenizer
 from mypt.errors import DataError
-from mypt.events import TextRead
 from mypt.records.dataset import Split
-from mypt.records.text import EncodingErrors
-from mypt.records.tokenizer import TokenizerSpec
 
-_PROGRESS_S = 0.2
+_BATCH_CHARS = 2**19
+_BATCH_PIECES = 2**12
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some ids of one split; `ends_document` when a document ends with them."""
+    """Ids of one split, in order, and the documents that end among them."""
 
     split: Split
     ids: Ids
-    ends_document: bool
+    ends: NDArray[np.int64]
+    """Where documents end: positions after their end-of-text, shape (documents,)."""
+    end_records: bytes
+    """The END_RECORDs of these documents, end to end."""
 
 
-def spec_for(tokenization: str, parts: Sequence[Part], errors: EncodingErrors) -> TokenizerSpec:
-    """The tokenizer a new model or dataset gets; `char` reads the whole text for its vocabulary.
-
-    Raises:
-        UsageError: when the tokenization is neither a name nor a path we know.
-        DataError: when there is no text to take characters from, or the file is no tokenizer.
-    """
-    if tokenization != "char":
-        return find_tokenizer(tokenization)
-    if not any(part.size_bytes for part in parts):
-        raise DataError("the text is empty: no characters to make a vocabulary of")
-    return char_spec_of(piece for part in parts for piece in read_pieces(part, errors))
-
-
-def tokenize(parts: Sequence[Part], tokenizer: Tokenizer, errors: EncodingErrors) -> Iterator[Chunk | TextRead]:
-    """Encode parts in order, with end-of-text after every document, telling progress now and then.
+def encode_documents(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
+    """Encode pieces in order, with end-of-text after every document.
 
     Raises:
-        DataError: for bytes that are not UTF-8 and characters the tokenizer does not know.
+        DataError: for characters the tokenizer does not know, naming the file.
     """
-    started_s = told_s = time.monotonic()
-    total_bytes = sum(part.size_bytes for part in parts)
-    done_bytes = tokens = 0
-    for part in parts:
-        for piece in read_pieces(part, errors):
-            ids = _encode(tokenizer, piece, part)
-            done_bytes += len(piece.encode("utf-8"))
-            tokens += ids.size
-            yield Chunk(part.split, ids, ends_document=False)
-            now_s = time.monotonic()
-            if now_s - told_s >= _PROGRESS_S:
-                told_s = now_s
-                yield TextRead(min(done_bytes, total_bytes), total_bytes, tokens, now_s - started_s)
-        if part.ends_document:
-            end_id = tokenizer.end_of_text_id
-            end = np.array([] if end_id is None else [end_id], dtype=id_dtype(tokenizer.vocab_size))
-            tokens += end.size
-            yield Chunk(part.split, end, ends_document=True)
-    yield TextRead(total_bytes, total_bytes, tokens, time.monotonic() - started_s)
+    for batch in _batches(pieces):
+        yield from _encode(batch, tokenizer)
 
 
-def _encode(tokenizer: Tokenizer, piece: str, part: Part) -> Ids:
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    batch = list[Piece]()
+    chars = 0
+    for piece in pieces:
+        batch.append(piece)
+        chars += len(piece.text)
+        if chars >= _BATCH_CHARS or len(batch) >= _BATCH_PIECES:
+            yield batch
+            batch = list[Piece]()
+            chars = 0
+    if batch:
+        yield batch
+
+
+def _encode(batch: list[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
+    ids, lengths = _ids_of(batch, tokenizer)
+    ends = np.array([piece.end is not None for piece in batch])
+    if tokenizer.end_of_text_id is not None and ends.any():
+        after = np.cumsum(lengths)[ends]
+        ids = np.insert(ids, after, tokenizer.end_of_text_id).astype(id_dtype(tokenizer.vocab_size), copy=False)
+        lengths = lengths + ends
+    in_val = np.array([piece.split == "val" for piece in batch])
+    for split, chosen in (("train", ~in_val), ("val", in_val)):
+        if chosen.any():
+            picked = ids if chosen.all() else ids[np.repeat(chosen, lengths)]
+            end_records = b"".join(piece.end for piece in compress(batch, chosen) if piece.end is not None)
+            yield Chunk(split, picked, np.cumsum(lengths[chosen])[ends[chosen]], end_records)
+
+
+def _ids_of(batch: list[Piece], tokenizer: Tokenizer) -> tuple[Ids, NDArray[np.int64]]:
     try:
-        return tokenizer.encode(piece)
-    except DataError as problem:
-        raise DataError(
-            f"{part.path}: {problem.message}", hint="The model keeps the tokenizer it was made with; train a new one."
-        ) from None
+        return tokenizer.encode_batch([piece.text for piece in batch])
+    except DataError:
+        for piece in batch:
+            try:
+                tokenizer.encode(piece.text)
+            except DataError as problem:
+                hint = "The model keeps the tokenizer it was made with; train a new one."
+                raise DataError(f"{piece.source}: {problem.message}", hint=hint) from None
+        raise

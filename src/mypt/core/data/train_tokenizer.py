@@ -16,7 +16,10 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from mypt.core.data.sources import Part, find_files, read_pieces
+from mypt.core.data.text.documents import read_documents
+from mypt.core.data.text.formats import Tally
+from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.char import char_spec_of
@@ -27,6 +30,7 @@ from mypt.core.tokens.proofs import require_merges, require_same_ids
 from mypt.core.tokens.write import require_free, write_tokenizer
 from mypt.errors import DataError, MissingExtraError
 from mypt.events import Event, Noted, TextSampled, TokenizerWritten
+from mypt.records.text import TextConfig
 from mypt.records.tokenizer import END_OF_TEXT, BpeSpec, TokenizerConfig, TokenizerSpec
 
 if TYPE_CHECKING:
@@ -79,11 +83,10 @@ class _Sample:
     """Blocks of the text, each taken or left by the hash of its content."""
 
     def __init__(self, config: TokenizerConfig) -> None:
-        paths = find_files(config.input_files)
-        self._parts = [Part(path, 0, path.stat().st_size, "train", ends_document=True) for path in paths]
-        self.total_bytes = sum(part.size_bytes for part in self._parts)
+        self._sources = [with_parts(source) for source in find_sources(config.input_files)]
+        self.total_bytes = sum(source.size_bytes for source in self._sources)
         self.done_bytes = self.taken_bytes = 0
-        self._errors = config.encoding_errors
+        self._text = TextConfig(encoding_errors=config.encoding_errors)
         self._key = config.seed.to_bytes(8, "little")
         self._block_chars = min(_BLOCK_CHARS, max(256, config.sample_bytes // _LEAST_BLOCKS))
         self._below = 2**64 * config.sample_bytes // max(self.total_bytes, 1)
@@ -91,27 +94,30 @@ class _Sample:
 
     def pieces(self) -> Iterator[str]:
         """The whole text."""
-        for part in self._parts:
-            for piece in read_pieces(part, self._errors):
-                size_bytes = len(piece.encode("utf-8"))
-                self.done_bytes += size_bytes
-                self.taken_bytes += size_bytes
-                self._keep_for_proof(self.done_bytes, piece)
-                yield piece
+        for piece in self._all_pieces():
+            self.taken_bytes += len(piece.encode("utf-8"))
+            self._keep_for_proof(self.taken_bytes, piece)
+            yield piece
 
     def blocks(self) -> Iterator[str]:
         """The blocks that are the sample."""
-        for part in self._parts:
-            for piece in read_pieces(part, self._errors):
-                for block in _cut(piece, self._block_chars):
-                    content = block.encode("utf-8")
-                    self.done_bytes += len(content)
-                    digest = hashlib.blake2b(content, digest_size=8, key=self._key).digest()
-                    number = int.from_bytes(digest, "little")
-                    if number < self._below:
-                        self.taken_bytes += len(content)
-                        self._keep_for_proof(number, block)
-                        yield block
+        for piece in self._all_pieces():
+            for block in _cut(piece, self._block_chars):
+                content = block.encode("utf-8")
+                digest = hashlib.blake2b(content, digest_size=8, key=self._key).digest()
+                number = int.from_bytes(digest, "little")
+                if number < self._below:
+                    self.taken_bytes += len(content)
+                    self._keep_for_proof(number, block)
+                    yield block
+
+    def _all_pieces(self) -> Iterator[str]:
+        tally = Tally()
+        for unit in cut_units(self._sources, unit_bytes_for(self._sources)):
+            for piece in read_documents(unit, self._sources, self._text, tally):
+                self.done_bytes = tally.read_bytes
+                yield piece.text
+        self.done_bytes = self.total_bytes
 
     def proof_texts(self) -> list[str]:
         """A few texts out of what was taken, the same ones in whatever order it came."""

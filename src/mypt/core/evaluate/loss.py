@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mypt.core.data.batches import FixedWindows
+from mypt.core.data.batches import NO_TARGET, Batch, FixedWindows
 from mypt.core.device import Device
 from mypt.core.model.gpt import GPT
 
@@ -25,7 +26,7 @@ class Score:
 
 @torch.no_grad()
 def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, bytes_per_id: NDArray[np.int64]) -> Score:
-    """Average the loss over all windows; every token counts the same.
+    """Average the loss over all windows; every token that is to be predicted counts the same.
 
     Args:
         model: left in the mode it came in.
@@ -39,21 +40,43 @@ def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, by
     total_nats, tokens, text_bytes = 0.0, 0, 0
     try:
         for first in range(0, len(windows), batch_size):
-            inputs_BT, targets_BT = windows.batch(first, batch_size)
+            batch = windows.batch(first, batch_size)
             with device.autocast():
-                losses = model.losses(to_device(inputs_BT, device), to_device(targets_BT, device))
+                losses = model.losses(*to_device(host_tensors(batch, device), device))
             # Summed in double precision: the order of the batches leaves no trace.
             total_nats += float(losses.cpu().double().sum())
-            tokens += targets_BT.size
-            text_bytes += int(bytes_per_id[targets_BT].sum())
+            predicted = batch.targets_BT[batch.targets_BT != NO_TARGET]
+            tokens += predicted.size
+            text_bytes += int(bytes_per_id[predicted].sum())
     finally:
         model.train(was_training)
-    return Score(loss=total_nats / tokens, bits_per_byte=total_nats / math.log(2) / max(text_bytes, 1))
+    return Score(loss=total_nats / max(tokens, 1), bits_per_byte=total_nats / math.log(2) / max(text_bytes, 1))
 
 
-def to_device(ids: NDArray[np.int64], device: Device) -> torch.Tensor:
-    """Move ids to where the model is."""
-    tensor = torch.from_numpy(np.ascontiguousarray(ids))
-    if device.kind == "cuda":
-        return tensor.pin_memory().to(device.torch, non_blocking=True)
-    return tensor.to(device.torch)
+class Tensors(NamedTuple):
+    """A batch as torch sees it, each of shape (B, T)."""
+
+    inputs_BT: torch.Tensor
+    targets_BT: torch.Tensor
+    documents_BT: torch.Tensor | None
+
+
+def host_tensors(batch: Batch, device: Device) -> Tensors:
+    """A batch in memory that the device copies from: pinned for CUDA."""
+
+    def host(ids_BT: NDArray[np.int64]) -> torch.Tensor:
+        tensor_BT = torch.from_numpy(np.ascontiguousarray(ids_BT))
+        return tensor_BT.pin_memory() if device.kind == "cuda" else tensor_BT
+
+    documents_BT = None if batch.documents_BT is None else host(batch.documents_BT)
+    return Tensors(host(batch.inputs_BT), host(batch.targets_BT), documents_BT)
+
+
+def to_device(batch: Tensors, device: Device) -> Tensors:
+    """Move a batch to where the model is; for CUDA the copy runs beside other work."""
+
+    def moved(ids_BT: torch.Tensor) -> torch.Tensor:
+        return ids_BT.to(device.torch, non_blocking=device.kind == "cuda")
+
+    documents_BT = None if batch.documents_BT is None else moved(batch.documents_BT)
+    return Tensors(moved(batch.inputs_BT), moved(batch.targets_BT), documents_BT)

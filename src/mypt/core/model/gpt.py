@@ -30,14 +30,14 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
 
-    def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Mix earlier positions into each position."""
+    def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None, mask_B1TT: Tensor | None = None) -> Tensor:
+        """Mix earlier positions into each position; only those the mask allows, where there is one."""
         B, T, C = x_BTC.shape
         query, key, value = (
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # BHTD
             for part in self.query_key_value(x_BTC).split(C, dim=2)
         )
-        mask = None
+        mask = mask_B1TT
         if cache is not None:
             if cache.length and T > 1:
                 mask = _offset_causal_mask(cache.length, T, x_BTC.device)
@@ -79,9 +79,9 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None, mask_B1TT: Tensor | None = None) -> Tensor:
         """Add what attention and MLP have to say."""
-        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), cache))
+        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), cache, mask_B1TT))
         return x_BTC + self.dropout(self.mlp(self.mlp_norm(x_BTC)))
 
 
@@ -99,19 +99,21 @@ class GPT(nn.Module):
         self.head = None if config.traits.tied_head else nn.Linear(config.n_embd, config.vocab_size)
         self._initialize()
 
-    def forward(self, ids_BT: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, ids_BT: Tensor, cache: KeyValueCache | None = None, documents_BT: Tensor | None = None) -> Tensor:
         """Logits of the next token at every position.
 
         Args:
             ids_BT: token ids; at most block_size positions, the cached ones counted.
             cache: earlier positions, extended by these; None while training.
+            documents_BT: the document of each position, as any number; positions of different
+                documents do not see each other. None: all are one. Not together with a cache.
 
         Returns:
             Logits of shape (B, T, V).
         """
-        return self.logits(self.hidden(ids_BT, cache))
+        return self.logits(self.hidden(ids_BT, cache, documents_BT))
 
-    def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None, documents_BT: Tensor | None = None) -> Tensor:
         """The normed residual stream after the last block, shape (B, T, C).
 
         Raises:
@@ -123,8 +125,9 @@ class GPT(nn.Module):
             raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
         x_BTC = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
+        mask_B1TT = None if documents_BT is None else _document_mask(documents_BT)
         for block in self.blocks:
-            x_BTC = block(x_BTC, cache)
+            x_BTC = block(x_BTC, cache, mask_B1TT)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x_BTC)
@@ -135,14 +138,17 @@ class GPT(nn.Module):
             return self.head(hidden_BTC)
         return F.linear(hidden_BTC, self.token_embedding.weight)
 
-    def losses(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Cross-entropy in nats of every position, shape (B x T,), in fp32."""
-        logits_BTV = self(ids_BT)
+    def losses(self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Cross-entropy in nats of every position, 0 where the target is negative; shape (B x T,), in fp32."""
+        logits_BTV = self(ids_BT, documents_BT=documents_BT)
         return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
 
-    def loss(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean cross-entropy in nats per token, a scalar in fp32."""
-        return self.losses(ids_BT, targets_BT).mean()
+    def loss(self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy in nats per token that is to be predicted, a scalar in fp32."""
+        losses = self.losses(ids_BT, targets_BT, documents_BT)
+        if documents_BT is None:
+            return losses.mean()
+        return losses.sum() / (targets_BT >= 0).sum().clamp(min=1)
 
     def _initialize(self) -> None:
         """GPT-2's initialization: normal 0.02, smaller where branches join the residual stream."""
@@ -160,3 +166,10 @@ class GPT(nn.Module):
 def _offset_causal_mask(past: int, length: int, device: torch.device) -> Tensor:
     """Position i of the new ones sees all past positions and new ones up to i. Shape (T, past + T)."""
     return torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
+
+
+def _document_mask(documents_BT: Tensor) -> Tensor:
+    """Each position sees itself and earlier ones of its own document. Shape (B, 1, T, T)."""
+    T = documents_BT.shape[1]
+    causal_TT = torch.ones(T, T, dtype=torch.bool, device=documents_BT.device).tril()
+    return ((documents_BT[:, :, None] == documents_BT[:, None, :]) & causal_TT)[:, None]

@@ -71,8 +71,14 @@ class CharTokenizer:
 
 
 def char_spec_of(pieces: Iterable[str]) -> CharSpec:
-    """The vocabulary of a text: its distinct characters in code-point order."""
+    """The vocabulary of a text: its distinct characters in code-point order.
+
+    Raises:
+        DataError: when there are none.
+    """
     chars: set[str] = set()
     for piece in pieces:
         chars.update(piece)
+    if not chars:
+        raise DataError("the text is empty: no characters to make a vocabulary of")
     return CharSpec(chars=tuple(sorted(chars)))

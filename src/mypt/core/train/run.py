@@ -7,6 +7,7 @@ Closing the iterator, or `stop` turning true, saves the current step and ends th
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import torch
 
@@ -63,8 +64,9 @@ def train(
         aside = directory.set_aside() if fresh else None
         if aside is not None:
             yield Warned(f"the old model was set aside as {aside}")
-        yield _plan(session, directory)
-        yield from _Loop(session, directory, stop).run()
+        with closing(session):
+            yield _plan(session, directory)
+            yield from _Loop(session, directory, stop).run()
 
 
 def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
@@ -79,6 +81,8 @@ def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corp
         _require_same_tokenizer(config.data.tokenization, source.tokenizer)
     corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
     corpus.require_blocks(config.model.block_size)
+    if config.training.document_mask:
+        corpus.require_documents()
     if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
         yield Warned("the training text is not the one this model was trained on so far")
     return corpus
@@ -130,7 +134,7 @@ def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
         max_iters=training.max_iters,
         tokens_per_step=session.tokens_per_step,
         epochs=samples / session.windows_per_epoch,
-        coverage=min(1.0, samples * config.model.block_size / len(corpus.train)),
+        coverage=session.coverage(samples),
         memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).peak,
         device=session.device.label,
         precision=session.device.precision,

@@ -19,9 +19,10 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.evaluate.loss import Score, score, to_device
+from mypt.core.evaluate.loss import Score, score
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
+from mypt.core.train.feed import Feed
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.schedule import learning_rate
 from mypt.errors import DivergedError, MemoryShortageError
@@ -63,9 +64,13 @@ class Session:
         self.progress = progress
         self.initialized_from = initialized_from
         training, block_size = config.training, config.model.block_size
-        self._batches = Batches(corpus.train, block_size, training.seed)
+        masked = training.document_mask
+        self._batches = Batches(corpus.train, block_size, training.seed, documents=masked)
+        self._feed = Feed(self._batches.at, device)
         windows = training.eval_iters * training.batch_size
-        self._val_windows = FixedWindows(corpus.val, block_size, windows, training.seed) if len(corpus.val) else None
+        self._val_windows = (
+            FixedWindows(corpus.val, block_size, windows, training.seed, documents=masked) if len(corpus.val) else None
+        )
 
     @property
     def tokens_per_step(self) -> int:
@@ -82,6 +87,10 @@ class Session:
         """Windows of one pass over the training text."""
         return self._batches.windows_per_epoch
 
+    def coverage(self, samples: int) -> float:
+        """The part of the training text that the first `samples` samples of the run read."""
+        return self._batches.coverage(samples)
+
     @property
     def val_windows(self) -> int:
         """Windows one evaluation reads; 0 where there is no validation split."""
@@ -95,9 +104,9 @@ class Session:
             group["lr"] = rate
         # Dropout is a function of the step, so nothing of the generator needs to be stored.
         torch.manual_seed(mix(training.seed, progress.step, 4))
-        inputs_BT, targets_BT = self._batches.at(progress.samples_seen, training.batch_size)
+        batch = self._feed.take(progress.samples_seen, training.batch_size)
         with self.device.autocast():
-            loss = self.model.loss(to_device(inputs_BT, self.device), to_device(targets_BT, self.device))
+            loss = self.model.loss(*batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
         self.optimizer.step()
@@ -105,6 +114,10 @@ class Session:
         progress.step += 1
         progress.samples_seen += training.batch_size
         return torch.stack([loss.detach(), norm])
+
+    def close(self) -> None:
+        """End the thread that prepares batches."""
+        self._feed.close()
 
     def read_loss(self, vitals: torch.Tensor) -> float:
         """Wait for what `train_step` gave, and keep the loss.

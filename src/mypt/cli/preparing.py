@@ -1,0 +1,160 @@
+"""How reading text, and the making of a dataset, look. Prose and progress on stderr."""
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from mypt.cli.consoles import prose_console, write
+from mypt.events import (
+    DatasetWritten,
+    Event,
+    Noted,
+    PreparationPlanned,
+    RankFinished,
+    ShardsChecked,
+    ShardWritten,
+    TextRead,
+    Warned,
+)
+from mypt.units import human_bytes, human_count, human_duration
+
+_PLAIN_LINE_S = 15.0
+# More shards than this are counted, not listed.
+_LISTED_SHARDS = 20
+
+
+def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
+    """Draw the making of a dataset."""
+    if as_json:
+        for event in events:
+            write(event.as_json() + "\n")
+        return
+    view = _PreparationView()
+    try:
+        for event in events:
+            view.draw(event)
+    finally:
+        view.close()
+
+
+class _PreparationView:
+    def __init__(self) -> None:
+        self._console = prose_console()
+        self._reading = ReadingView(self._console)
+        self._shards = 0
+
+    def draw(self, event: Event) -> None:
+        match event:
+            case TextRead() | ShardsChecked():
+                self._reading.update(event)
+            case PreparationPlanned():
+                self._console.print(_plan_line(event), soft_wrap=True)
+                if event.finished_units:
+                    self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+            case ShardWritten():
+                self._shards += 1
+                if self._shards <= _LISTED_SHARDS:
+                    self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
+                elif self._shards == _LISTED_SHARDS + 1:
+                    self._console.print("  …")
+            case RankFinished():
+                self._rank_finished(event)
+            case DatasetWritten():
+                self._written(event)
+            case Warned() | Noted():
+                prefix = ("Warning: ", "yellow") if isinstance(event, Warned) else ""
+                self._console.print(Text.assemble(prefix, event.message), soft_wrap=True)
+            case _:
+                pass
+
+    def close(self) -> None:
+        self._reading.close()
+
+    def _rank_finished(self, event: RankFinished) -> None:
+        self._console.print(f"rank {event.rank} of {event.world}: its {event.units:,} units are finished")
+        self._console.print(
+            f"When all ranks are:  mypt prepare-dataset --out-dir {event.path} --finish", style="dim", soft_wrap=True
+        )
+
+    def _written(self, event: DatasetWritten) -> None:
+        self.close()
+        rate = event.source_bytes / max(event.elapsed_s, 1e-9)
+        documents = "" if event.documents is None else f", {_several(event.documents, 'document')}"
+        shards = _several(event.shards, "shard")
+        self._console.print(
+            f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
+            f"in {shards}{documents} "
+            f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)",
+            soft_wrap=True,
+        )
+        self._console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim", soft_wrap=True)
+
+
+class ReadingView:
+    """The progress of reading text or shards: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._line_s = time.monotonic()
+
+    def update(self, event: TextRead | ShardsChecked) -> None:
+        """Show how far it is."""
+        if event.total_bytes and event.done_bytes >= event.total_bytes:
+            self.close()
+            done = "checked {} of shards" if isinstance(event, ShardsChecked) else "read {} of text"
+            self._console.print(
+                f"{done.format(human_bytes(event.total_bytes))}: {event.tokens:,} tokens "
+                f"in {human_duration(event.elapsed_s)}"
+            )
+        elif self._console.is_terminal:
+            self._show_bar(event)
+        elif time.monotonic() - self._line_s >= _PLAIN_LINE_S:
+            self._line_s = time.monotonic()
+            self._console.print(f"{human_bytes(event.done_bytes)}: {_speed(event)}")
+
+    def _show_bar(self, event: TextRead | ShardsChecked) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("reading"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=event.total_bytes or None)
+            self._bar.start()
+        if self._task is not None:
+            self._bar.update(self._task, completed=event.done_bytes, description=_speed(event))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _plan_line(event: PreparationPlanned) -> str:
+    files, units = _several(event.sources, "file"), _several(event.units, "unit")
+    workers = "1 process" if event.workers == 1 else f"{event.workers} processes"
+    estimate = ""
+    if event.estimated_tokens:
+        tokens, size = human_count(event.estimated_tokens), human_bytes(event.estimated_bytes)
+        estimate = f", about {tokens} tokens, {size} ({human_bytes(event.free_bytes)} free)"
+    return f"{files}, {human_bytes(event.source_bytes)} in {units}, {workers}, {event.encoder}{estimate}"
+
+
+def _speed(event: TextRead | ShardsChecked) -> str:
+    rate = event.done_bytes / event.elapsed_s if event.elapsed_s > 0 else 0
+    told = f"{human_count(event.tokens)} tokens, {human_count(event.tokens / max(event.elapsed_s, 1e-9))} tokens/s"
+    if rate and event.total_bytes:
+        told += f", ETA {human_duration((event.total_bytes - event.done_bytes) / rate)}"
+    return told
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("s" if count != 1 else "")

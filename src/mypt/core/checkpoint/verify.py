@@ -1,0 +1,49 @@
+"""Is a model what its manifests say? Every byte of every saved state is read."""
+
+import time
+from collections.abc import Iterator
+
+from mypt.core.checkpoint.store import ModelDirectory, State, no_such_model
+from mypt.durable import sha256_of
+from mypt.errors import CheckpointError
+from mypt.events import Event, FileVerified, Verified
+
+
+def verify_model(directory: ModelDirectory) -> Iterator[Event]:
+    """Check size and hash of every file of every state; a bad one does not end the work.
+
+    Raises:
+        CheckpointError: when there is no model of this name.
+    """
+    started_s = time.monotonic()
+    states = directory.states()
+    if not states:
+        raise no_such_model(directory)
+    files = total_bytes = 0
+    damaged: list[str] = []
+    for state in states:
+        for event in _verify_state(state):
+            files += 1
+            total_bytes += event.size_bytes
+            if event.problem:
+                damaged.append(event.path)
+            yield event
+    yield Verified(str(directory.path), files, total_bytes, tuple(damaged), time.monotonic() - started_s)
+
+
+def _verify_state(state: State) -> Iterator[FileVerified]:
+    try:
+        manifest = state.manifest()
+    except CheckpointError as problem:
+        yield FileVerified(str(state.path), 0, problem.message)
+        return
+    for name, info in sorted(manifest.files.items()):
+        path = state.path / name
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        if not path.is_file():
+            problem = "is missing"
+        elif size_bytes != info.size_bytes:
+            problem = f"has {size_bytes:,} bytes, the manifest says {info.size_bytes:,}"
+        else:
+            problem = "" if sha256_of(path) == info.sha256 else "is damaged: its sha256 is not the manifest's"
+        yield FileVerified(str(path), size_bytes, problem)

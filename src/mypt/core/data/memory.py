@@ -1,0 +1,149 @@
+"""Text -> tokens in memory: the same tokens, split the same way, as a dataset prepared from it has."""
+
+import hashlib
+import time
+from collections.abc import Generator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mypt.core.data.splits import Corpus
+from mypt.core.data.stream import MemoryShard, TokenStream
+from mypt.core.data.text.documents import read_documents
+from mypt.core.data.text.formats import Tally
+from mypt.core.data.text.sides import SPLITS, split_ranges, tail_note
+from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.units import cut_units, unit_bytes_for
+from mypt.core.data.tokenize import Chunk, encode_documents
+from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
+from mypt.core.tokens.build import build_tokenizer
+from mypt.core.tokens.char import char_spec_of
+from mypt.core.tokens.find import find_tokenizer
+from mypt.errors import UsageError
+from mypt.events import Event, Noted, TextRead
+from mypt.records.dataset import Split
+from mypt.records.plan import STDIN, SourceFile
+from mypt.records.run import DataConfig
+from mypt.records.tokenizer import TokenizerSpec
+
+# Memory grows in blocks of this many tokens: no reallocation, at most one block to spare.
+_BLOCK_TOKENS = 2**22
+_TOLD_EVERY_S = 0.2
+
+
+def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generator[Event, None, Corpus]:
+    """Read and encode all text, telling progress.
+
+    Raises:
+        DataError: when the text is unfit.
+        UsageError: for what only a prepared dataset can do.
+    """
+    if config.deduplicate:
+        raise UsageError(
+            "data.deduplicate: duplicates are found while a dataset is prepared",
+            hint="First mypt prepare-dataset --deduplicate, then mypt train --dataset-dir",
+        )
+    sources = [with_parts(source) for source in find_sources(config.input_files, config.text_format)]
+    tokenizer = build_tokenizer(spec or _spec_for(config, sources))
+    dtype = id_dtype(tokenizer.vocab_size)
+    memory: dict[Split, TokenBuffer] = {split: TokenBuffer(dtype) for split in SPLITS}
+    yield from _fill(memory, config, sources, tokenizer)
+    totals = {split: memory[split].tokens for split in SPLITS}
+    ranges, rule = split_ranges(totals["train"], totals["val"], config.val_fraction)
+    documents = sum(buffer.documents for buffer in memory.values())
+    if rule == "tail" and documents:
+        yield Noted(tail_note(documents, config.val_fraction))
+    shards = {split: memory[ranges[split].stream].shards(ranges[split].start, ranges[split].end) for split in SPLITS}
+    streams = {split: TokenStream(shards[split]) for split in SPLITS}
+    return Corpus(tokenizer, streams["train"], streams["val"], _fingerprint(shards["train"], shards["val"]))
+
+
+def _spec_for(config: DataConfig, sources: Sequence[SourceFile]) -> TokenizerSpec:
+    """The tokenizer a new model gets; `char` reads the whole text for its vocabulary.
+
+    Raises:
+        DataError: when there is no text to take characters from.
+        UsageError: for a tokenization we do not know.
+    """
+    if config.tokenization != "char":
+        return find_tokenizer(config.tokenization)
+    if any(source.path == STDIN for source in sources):
+        raise UsageError("char reads the text twice, standard input can be read once; save it in a file")
+    units = cut_units(sources, unit_bytes_for(sources))
+    return char_spec_of(piece.text for unit in units for piece in read_documents(unit, sources, config.text(), Tally()))
+
+
+def _fill(
+    memory: dict[Split, "TokenBuffer"], config: DataConfig, sources: Sequence[SourceFile], tokenizer: Tokenizer
+) -> Generator[TextRead]:
+    started_s = told_s = time.monotonic()
+    total_bytes = sum(source.size_bytes for source in sources)
+    tally = Tally()
+
+    def told() -> TextRead:
+        tokens = sum(buffer.tokens for buffer in memory.values())
+        return TextRead(min(tally.read_bytes, total_bytes), total_bytes, tokens, time.monotonic() - started_s)
+
+    for unit in cut_units(sources, unit_bytes_for(sources)):
+        for chunk in encode_documents(read_documents(unit, sources, config.text(), tally), tokenizer):
+            memory[chunk.split].append(chunk)
+            if time.monotonic() - told_s >= _TOLD_EVERY_S:
+                told_s = time.monotonic()
+                yield told()
+    yield told()
+
+
+def _fingerprint(train: Sequence[MemoryShard], val: Sequence[MemoryShard]) -> str:
+    digest = hashlib.sha256()
+    for shards in (train, val):
+        digest.update(b"|")
+        for shard in shards:
+            digest.update(np.ascontiguousarray(shard.ids).data)
+    return digest.hexdigest()
+
+
+class TokenBuffer:
+    """A row of tokens that grows block by block: two (or four) bytes a token, and the document ends."""
+
+    def __init__(self, dtype: np.dtype[np.uint16 | np.uint32]) -> None:
+        self._dtype = dtype
+        self._full: list[Ids] = []
+        self._open: Ids = np.empty(_BLOCK_TOKENS, dtype=dtype)
+        self._used = 0
+        self._ends: list[NDArray[np.int64]] = []
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far."""
+        return len(self._full) * _BLOCK_TOKENS + self._used
+
+    @property
+    def documents(self) -> int:
+        """Documents so far."""
+        return sum(ends.size for ends in self._ends)
+
+    def append(self, chunk: Chunk) -> None:
+        """Add a chunk at the end."""
+        self._ends.append(chunk.ends + self.tokens)
+        ids = chunk.ids
+        while ids.size:
+            taken = min(ids.size, _BLOCK_TOKENS - self._used)
+            self._open[self._used : self._used + taken] = ids[:taken]
+            self._used += taken
+            ids = ids[taken:]
+            if self._used == _BLOCK_TOKENS:
+                self._full.append(self._open)
+                self._open = np.empty(_BLOCK_TOKENS, dtype=self._dtype)
+                self._used = 0
+
+    def shards(self, start: int, end: int) -> list[MemoryShard]:
+        """Tokens start .. end - 1 as shards, in order, without copying."""
+        all_ends = np.concatenate([*self._ends, np.empty(0, dtype=np.int64)])
+        shards: list[MemoryShard] = []
+        for number, block in enumerate([*self._full, self._open[: self._used]]):
+            first = number * _BLOCK_TOKENS
+            low, high = max(start, first), min(end, first + block.size)
+            if low < high:
+                inside = (all_ends > low) & (all_ends <= high)
+                shards.append(MemoryShard(block[low - first : high - first], all_ends[inside] - low))
+        return shards

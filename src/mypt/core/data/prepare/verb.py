@@ -1,0 +1,312 @@
+"""prepare-dataset: text -> shards and a manifest, in any number of processes, again and again until done.
+
+    plan -> units, encoded in any order -> layout -> shards, assembled in any order -> manifest
+
+Every unit and every shard is published by rename, so a killed command goes on where it was, and
+the bytes do not depend on who did what. The finished dataset appears under its name by one rename.
+"""
+
+import shutil
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mypt import __version__
+from mypt.core.data.prepare.engines import place
+from mypt.core.data.prepare.jobs import Job, JobProgress
+from mypt.core.data.prepare.layout import lay_out
+from mypt.core.data.prepare.planning import (
+    describe_change,
+    estimate_tokens,
+    make_plan,
+    require_disk,
+    require_sense,
+    take_sample,
+    worker_count,
+)
+from mypt.core.data.prepare.shards import assemble_shards
+from mypt.core.data.prepare.workspace import Workspace
+from mypt.core.data.text.sides import split_ranges, tail_note
+from mypt.core.tokens.build import choose_encoder
+from mypt.core.tokens.char import char_spec_of
+from mypt.core.tokens.find import find_tokenizer
+from mypt.durable import make_directory, publish_directory, sha256_of
+from mypt.errors import DataError, ModelLockedError, UsageError
+from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, TextRead, Warned
+from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, Split, TextCounts
+from mypt.records.plan import PrepareConfig, PreparePlan, UnitResult
+from mypt.records.run import DataConfig
+from mypt.records.tokenizer import TOKENIZER_FILE, EncoderChoice, TokenizerSpec
+
+_SMALL_BYTES = 2**23
+
+
+def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | None = None) -> Iterator[Event]:
+    """Encode text into a dataset directory, or go on where an earlier call was ended.
+
+    Args:
+        config: the text files, the tokenization, and what a document is.
+        out_dir: the dataset; must not exist yet (an empty directory is fine).
+        options: how the work is done.
+
+    Raises:
+        DataError: when the text is unfit, `out_dir` is taken or the disk is too small.
+        UsageError: for options that cannot be meant together.
+        ModelLockedError: when another command works on the same dataset.
+    """
+    options = options or PrepareConfig()
+    require_sense(config, options)
+    workspace = Workspace.beside(out_dir)
+    try:
+        _require_free(out_dir)
+        yield from _prepare(config, out_dir, options, workspace)
+    except OSError as problem:
+        place_of = problem.filename or workspace.path
+        raise DataError(
+            f"{place_of}: cannot write the dataset ({problem.strerror or problem})",
+            hint="The same command goes on where this one was.",
+        ) from None
+
+
+def _prepare(config: DataConfig, out_dir: Path, options: PrepareConfig, workspace: Workspace) -> Iterator[Event]:
+    started_s = time.monotonic()
+    if options.finish and not workspace.has_plan:
+        raise UsageError(f"{workspace.path}: not there, so there is nothing to finish")
+    plan = workspace.plan if options.finish else _plan_of(config, options)
+    make_directory(workspace.path)
+    with _locked(workspace, options):
+        try:
+            if not options.finish:
+                _enter(workspace, plan, options)
+                yield from _encode(workspace, out_dir, options)
+            if options.rank is not None and options.world is not None:
+                yield RankFinished(options.rank, options.world, len(_own_units(workspace, options)), str(out_dir))
+                return
+            manifest = yield from _assemble(workspace, options)
+        finally:
+            if options.rank is None and not workspace.finished_units() and not workspace.has_layout:
+                workspace.clear()  # there is nothing to go on with
+    if out_dir.exists():
+        out_dir.rmdir()
+    publish_directory(workspace.dataset_dir, out_dir)
+    shutil.rmtree(workspace.path, ignore_errors=True)
+    yield _written(manifest, out_dir, time.monotonic() - started_s)
+
+
+def _plan_of(config: DataConfig, options: PrepareConfig) -> PreparePlan:
+    spec = None if config.tokenization == "char" else find_tokenizer(config.tokenization)
+    return make_plan(config, options, spec)
+
+
+def _require_free(out_dir: Path) -> None:
+    """Refuse a place that holds something, or that somebody stands in."""
+    if out_dir.resolve() == Path.cwd():
+        raise DataError(
+            f"{out_dir}: the current folder cannot become a dataset", hint="Name a new one: --out-dir data/mine"
+        )
+    if out_dir.is_symlink() or (out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir()))):
+        raise DataError(
+            f"{out_dir}: already there and not empty; nothing was changed",
+            hint="Choose another --out-dir, or move the old one away.",
+        )
+
+
+@contextmanager
+def _locked(workspace: Workspace, options: PrepareConfig) -> Generator[None]:
+    """Keep a second command away; ranks share the folder, each with a lock of its own."""
+    rank = "" if options.rank is None else f"-{options.rank}"
+    lock = FileLock(workspace.path.with_name(f".{workspace.path.name}{rank}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ModelLockedError(
+            f"{workspace.path}: another command is working on this dataset", hint="Wait for it to end."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> None:
+    """Begin, or go on with the same plan.
+
+    Raises:
+        DataError: when work of another plan would be lost.
+    """
+    if workspace.has_plan and not options.fresh:
+        if workspace.plan == plan:
+            if options.rank is None:
+                workspace.sweep()
+            return
+        if workspace.finished_units() or options.rank is not None:
+            raise DataError(
+                f"{workspace.path}: holds an unfinished dataset of {describe_change(workspace.plan, plan)}",
+                hint="Give the same command again to go on with it, or --fresh to throw it away.",
+            )
+    if options.rank is None:
+        workspace.clear()
+    workspace.begin(plan)
+
+
+def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iterator[Event]:
+    """Do all units that are not finished; of a rank, its own."""
+    sample = take_sample(workspace.plan)
+    if not workspace.has_tokenizer:
+        spec = yield from _fixed_spec(workspace, options)
+        workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, _encoder_choice(workspace, options)))
+    tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
+    result_bytes, free_bytes = require_disk(out_dir, tokens, workspace.tokenizer, options)
+    own = _own_units(workspace, options)
+    results = {unit: workspace.result(unit) for unit in own}
+    progress = _Progress(workspace, [result for result in results.values() if result])
+    yield PreparationPlanned(
+        path=str(out_dir),
+        sources=len(workspace.plan.sources),
+        source_bytes=progress.total_bytes,
+        units=len(own),
+        finished_units=sum(result is not None for result in results.values()),
+        estimated_tokens=tokens,
+        estimated_bytes=result_bytes,
+        free_bytes=free_bytes,
+        workers=max(1, min(worker_count(options), len(own))),
+        encoder=workspace.tokenizer.encoder,
+    )
+    jobs = [Job("encode", unit) for unit, result in results.items() if result is None]
+    yield from progress.tell(place(workspace, jobs, options))
+    yield progress.whole()
+
+
+def _fixed_spec(workspace: Workspace, options: PrepareConfig) -> Generator[Event, None, TokenizerSpec]:
+    """The tokenizer of the plan; `char` takes its characters from all units first."""
+    if workspace.plan.tokenization != "char":
+        return find_tokenizer(workspace.plan.tokenization)
+    units = range(len(workspace.units))
+    jobs = [Job("survey", unit) for unit in units if not workspace.chars_path(unit).is_file()]
+    yield from _Progress(workspace, []).tell(place(workspace, jobs, options))
+    return char_spec_of(workspace.chars_path(unit).read_bytes().decode() for unit in units)
+
+
+def _encoder_choice(workspace: Workspace, options: PrepareConfig) -> EncoderChoice:
+    """A small text is encoded before a faster library has proven itself."""
+    total_bytes = sum(source.size_bytes for source in workspace.plan.sources)
+    return "tiktoken" if options.encoder == "auto" and 0 < total_bytes < _SMALL_BYTES else options.encoder
+
+
+def _own_units(workspace: Workspace, options: PrepareConfig) -> Sequence[int]:
+    every = range(len(workspace.units))
+    return every if options.rank is None or options.world is None else every[options.rank :: options.world]
+
+
+class _Progress:
+    """Sums the progress of many jobs."""
+
+    def __init__(self, workspace: Workspace, finished: Sequence[UnitResult]) -> None:
+        self.total_bytes = sum(source.size_bytes or sum(source.part_bytes) for source in workspace.plan.sources)
+        self._started_s = time.monotonic()
+        self._read_bytes = sum(result.read_bytes for result in finished)
+        self._tokens = sum(result.train.tokens + result.val.tokens for result in finished)
+        self._running: dict[Job, tuple[int, int]] = {}
+
+    def tell(self, reports: Iterator[JobProgress | Warned]) -> Iterator[Event]:
+        """Turn reports of jobs into progress of the whole."""
+        for report in reports:
+            if isinstance(report, Warned):
+                yield report
+                continue
+            self._running[report.job] = (report.read_bytes, report.tokens)
+            if report.done:
+                self._read_bytes += report.read_bytes
+                self._tokens += report.tokens
+                del self._running[report.job]
+            read_bytes = self._read_bytes + sum(running[0] for running in self._running.values())
+            tokens = self._tokens + sum(running[1] for running in self._running.values())
+            yield TextRead(min(read_bytes, max(0, self.total_bytes - 1)), self.total_bytes, tokens, self._elapsed_s())
+
+    def whole(self) -> TextRead:
+        """All of it is done."""
+        return TextRead(self.total_bytes, self.total_bytes, self._tokens, self._elapsed_s())
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+
+def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, None, DatasetManifest]:
+    """Lay out all units, write the shards, then the manifest.
+
+    Raises:
+        DataError: when units are missing, or there are no tokens.
+    """
+    results = [workspace.result(unit) for unit in range(len(workspace.units))]
+    missing = [number for number, result in enumerate(results) if result is None]
+    if missing:
+        raise DataError(
+            f"{workspace.path}: {len(missing)} of {len(results)} units are not finished (the first is {missing[0]})",
+            hint="Run the ranks that did not end again, then --finish.",
+        )
+    whole = [result for result in results if result is not None]
+    if not workspace.has_layout:
+        workspace.set_layout(lay_out(workspace, whole))
+    layout = workspace.layout
+    _, rule = split_ranges(*_totals(workspace), workspace.plan.text.val_fraction)
+    if layout.train.end == layout.train.start:
+        raise DataError("the text is empty: no tokens to write")
+    if rule == "tail":
+        documents = sum(result.train.documents + result.val.documents for result in whole)
+        yield Noted(tail_note(documents, workspace.plan.text.val_fraction))
+    shards = yield from assemble_shards(workspace, options)
+    manifest = _manifest(workspace, whole, shards)
+    manifest.write(workspace.dataset_dir / DATASET_FILE)
+    return manifest
+
+
+def _totals(workspace: Workspace) -> tuple[int, int]:
+    tokens = workspace.layout.unit_tokens
+    return sum(tokens["train"]), sum(tokens["val"])
+
+
+def _manifest(
+    workspace: Workspace, results: Sequence[UnitResult], shards: dict[Split, list[ShardInfo]]
+) -> DatasetManifest:
+    plan, layout, tokenizer = workspace.plan, workspace.layout, workspace.tokenizer
+    tokenizer.spec.write(workspace.dataset_dir / TOKENIZER_FILE)
+    dropped = layout.duplicate_documents if plan.text.deduplicate else 0
+    dropped_bytes = layout.duplicate_bytes if plan.text.deduplicate else 0
+    _, rule = split_ranges(*_totals(workspace), plan.text.val_fraction)
+    counts = TextCounts(
+        documents=sum(result.train.documents + result.val.documents for result in results) - dropped,
+        text_bytes=sum(result.text_bytes for result in results) - dropped_bytes,
+        empty_documents=sum(result.empty_documents for result in results),
+        duplicate_documents=layout.duplicate_documents,
+        dropped_lines=sum(result.dropped_lines for result in results),
+    )
+    return DatasetManifest(
+        mypt_version=__version__,
+        tokenizer_sha256=sha256_of(workspace.dataset_dir / TOKENIZER_FILE),
+        vocab_size=tokenizer.vocab_size,
+        end_of_text_id=tokenizer.end_of_text_id,
+        encoder=tokenizer.encoder,
+        split_by=rule,
+        text=plan.text,
+        counts=counts,
+        tokens_per_shard=plan.tokens_per_shard,
+        sources=tuple(SourceInfo(path=source.path, size_bytes=source.size_bytes) for source in plan.sources),
+        train=tuple(shards["train"]),
+        val=tuple(shards["val"]),
+    ).sealed()
+
+
+def _written(manifest: DatasetManifest, out_dir: Path, elapsed_s: float) -> DatasetWritten:
+    return DatasetWritten(
+        path=str(out_dir),
+        train_tokens=manifest.tokens("train"),
+        val_tokens=manifest.tokens("val"),
+        shards=len(manifest.train) + len(manifest.val),
+        documents=manifest.counts.documents,
+        source_bytes=manifest.source_bytes,
+        elapsed_s=elapsed_s,
+    )

@@ -1,0 +1,61 @@
+"""Corpus: what training reads. Both splits as streams of tokens, and the tokenizer that made them."""
+
+from dataclasses import dataclass
+
+from mypt.core.data.stream import TokenStream
+from mypt.core.tokens.base import Tokenizer
+from mypt.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What training reads."""
+
+    tokenizer: Tokenizer
+    train: TokenStream
+    val: TokenStream
+    fingerprint: str
+    """Equal fingerprints mean equal tokens in equal order."""
+
+    def require_blocks(self, block_size: int) -> None:
+        """Refuse splits that do not hold one window of block_size + 1 tokens.
+
+        Raises:
+            DataError: with the sizes and how to fix it.
+        """
+        need = block_size + 1
+        for stream in (self.train, self.val):
+            if len(stream.sources) > 1:
+                _require_sources(stream, need)
+        if len(self.train) < need:
+            message = f"the training text has {len(self.train):,} tokens, one block needs {need:,}"
+            fix = max(2, (len(self.train) - 1) // 2)
+            raise DataError(message, hint=f"Use more text, or a shorter context: --block-size {fix}")
+        if 0 < len(self.val) < need:
+            message = f"the validation split has {len(self.val):,} tokens, one block needs {need:,}"
+            total = len(self.train) + len(self.val)
+            fraction = need / total * 1.1
+            wider = f"--val-fraction {fraction:.2g}, " if fraction < 0.5 else ""  # noqa: PLR2004 - half is too much
+            raise DataError(
+                message,
+                hint=f"Use more text, {wider}a shorter context (--block-size {max(2, len(self.val) - 1)}), "
+                "or no validation: --val-fraction 0",
+            )
+
+    def require_documents(self) -> None:
+        """Make sure that documents can be kept apart.
+
+        Raises:
+            DataError: naming the first shard that does not tell where its documents end.
+        """
+        for stream in (self.train, self.val):
+            stream.require_documents()
+
+
+def _require_sources(stream: TokenStream, need: int) -> None:
+    for source in stream.sources:
+        if source.tokens < need:
+            raise DataError(
+                f"{source.name}: a split of it has {source.tokens:,} tokens, one block needs {need:,}",
+                hint=f"Leave it out of the mixture, or use a shorter context: --block-size {max(2, source.tokens - 1)}",
+            )

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from mypt.errors import DataError, MyptError
 from mypt.records.base import Record
-from mypt.records.text import EncodingErrors
+from mypt.records.text import EncodingErrors, TextFormat
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -157,6 +157,8 @@ class TokenizerConfig(Record, frozen=True):
     vocab_size: int = Field(8192, ge=257, le=_MOST_IDS, description="Ids of a bpe tokenizer, end-of-text included.")
     sample_bytes: int = Field(2 * 10**9, ge=1, description="About how much text a bpe tokenizer learns from.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides which blocks of a larger text are the sample.")
+    text_format: TextFormat = Field("auto", description="txt, jsonl, csv, parquet, or auto: by the file's name.")
+    text_field: str = Field("text", min_length=1, description="The field (or column) of a record that holds its text.")
     encoding_errors: EncodingErrors = Field("strict", description="What to do with invalid UTF-8: strict or replace.")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mypt.errors import DataError, MyptError
 from mypt.records.base import Record
@@ -112,7 +112,13 @@ class BpeSpec(Record, frozen=True):
         encoded = tuple(b64encode(piece).decode() for piece in pieces)
         specials = dict(special_tokens)
         digest = _digest(pattern, encoded, specials, end_of_text)
-        return cls(pattern=pattern, special_tokens=specials, end_of_text=end_of_text, sha256=digest, pieces=encoded)
+        try:
+            return cls(pattern=pattern, special_tokens=specials, end_of_text=end_of_text, sha256=digest, pieces=encoded)
+        except ValidationError as problem:
+            fault = problem.errors(include_url=False)[0]
+            where = ".".join(map(str, fault["loc"]))
+            message = fault["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}: {message}" if where else message) from None
 
     @property
     def vocab_size(self) -> int:

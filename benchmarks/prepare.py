@@ -19,6 +19,10 @@ from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tiktoken
 
 MYPT = [sys.executable, "-m", "mypt", "prepare-dataset"]
 ROWS = {
@@ -103,9 +107,7 @@ def texts() -> Iterator[str]:
 
 def bare() -> None:
     """Tiktoken's fastest call on every document; the ids are dropped."""
-    import tiktoken
-
-    encoding = gpt2(tiktoken)
+    encoding = gpt2()
     for text in texts():
         encoding.encode_to_numpy(text, disallowed_special=())
 
@@ -114,10 +116,9 @@ def nanogpt(processes: int) -> None:
     """NanoGPT's recipe: datasets.map with tiktoken's lists, then one memory map in 1024 pieces."""
     import datasets
     import numpy as np
-    import tiktoken
 
     datasets.disable_progress_bars()
-    encoding = gpt2(tiktoken)
+    encoding = gpt2()
 
     def process(row: dict[str, str]) -> dict[str, object]:
         ids = encoding.encode_ordinary(row["text"])
@@ -125,7 +126,7 @@ def nanogpt(processes: int) -> None:
         return {"ids": ids, "len": len(ids)}
 
     cache = tempfile.mkdtemp(dir=".")
-    loaded = datasets.load_dataset("json", data_files="corpus.jsonl", split="train", cache_dir=cache)
+    loaded: Any = datasets.load_dataset("json", data_files="corpus.jsonl", split="train", cache_dir=cache)
     mapped = loaded.map(process, remove_columns=["text"], num_proc=processes)
     total = sum(mapped["len"])
     tokens = np.memmap(Path(cache, "train.bin"), dtype=np.uint16, mode="w+", shape=(total,))
@@ -157,8 +158,10 @@ def hf() -> None:
             np.array(row.ids, dtype=np.uint16).tofile(out)
 
 
-def gpt2(tiktoken: object) -> object:
+def gpt2() -> "tiktoken.Encoding":
     """GPT-2's encoding from the table that MyPT finds without the network."""
+    import tiktoken
+
     from mypt.core.tokens.gpt2_table import load_pieces
     from mypt.core.tokens.patterns import GPT2_PATTERN
 

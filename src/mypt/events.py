@@ -274,3 +274,14 @@ class Verified(Event):
     size_bytes: int
     damaged: tuple[str, ...]
     elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCompressed(Event):
+    """All shards of a dataset are packed."""
+
+    event = "dataset_compressed"
+    path: str
+    raw_bytes: int
+    packed_bytes: int
+    elapsed_s: float

@@ -70,3 +70,8 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
     low, high = min(means), max(means)
     scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0
     return "".join(_SPARKS[round((mean - low) * scale)] for mean in means)
+
+
+def several(count: int, what: str) -> str:
+    """Count things in words: '1 file', '2,000 files'."""
+    return f"{count:,} {what}" + ("s" if count != 1 else "")

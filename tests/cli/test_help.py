@@ -20,6 +20,8 @@ COMMANDS = [
     "configs",
     "convert-legacy",
     "import-dataset",
+    "verify",
+    "compress",
 ]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from mypt import __version__
 from mypt.cli import (
+    compress,
     configs,
     convert,
     generate,
@@ -46,6 +47,7 @@ app.command("generate", rich_help_panel=_USE)(generate.generate)
 app.command("convert-legacy", rich_help_panel=_USE)(convert.convert_legacy)
 app.command("prepare-dataset", rich_help_panel=_DATA)(prepare.prepare_dataset)
 app.command("import-dataset", rich_help_panel=_DATA)(import_dataset.import_dataset)
+app.command("compress", rich_help_panel=_DATA)(compress.compress)
 app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel=_DATA)
 app.command("inspect", rich_help_panel=_LOOK)(inspect.inspect)
 app.command("verify", rich_help_panel=_LOOK)(verify.verify)

@@ -90,7 +90,8 @@ def prepare_dataset(
     A killed command goes on where it was when it is given again.
     """
     del no_normalize, no_filter, no_dedup  # the original's switches: text is kept as it is unless asked
-    from mypt.cli.preparing import draw_preparation
+    from mypt.cli.app import command_to_go_on
+    from mypt.cli.preparing import draw_preparation, stoppable
     from mypt.core.data.prepare.verb import prepare_dataset as run
     from mypt.errors import UsageError
     from mypt.records.plan import PrepareConfig
@@ -109,7 +110,9 @@ def prepare_dataset(
         )
     config = DataConfig.parse(_known(given, DataConfig.model_fields), where="prepare-dataset")
     options = PrepareConfig.parse(_known(given, PrepareConfig.model_fields), where="prepare-dataset")
-    draw_preparation(run(config, out_dir, options), as_json=json)
+    events = run(config, out_dir, options)
+    with stoppable(events, go_on=command_to_go_on()):
+        draw_preparation(events, as_json=json)
 
 
 def _known(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

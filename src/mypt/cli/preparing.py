@@ -1,14 +1,17 @@
 """How reading text, and the making of a dataset, look. Prose and progress on stderr."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from mypt.cli.consoles import prose_console, write
+from mypt.cli.stopping import stop_on_signals
 from mypt.events import (
+    DatasetCompressed,
     DatasetWritten,
     Event,
     Noted,
@@ -19,7 +22,7 @@ from mypt.events import (
     TextRead,
     Warned,
 )
-from mypt.units import human_bytes, human_count, human_duration
+from mypt.units import human_bytes, human_count, human_duration, several
 
 _PLAIN_LINE_S = 15.0
 # More shards than this are counted, not listed.
@@ -40,6 +43,24 @@ def draw_preparation(events: Iterator[Event], *, as_json: bool) -> None:
         view.close()
 
 
+@contextmanager
+def stoppable(events: Iterator[Event], *, go_on: str) -> Generator[None]:
+    """End the work at Ctrl-C and SIGTERM, and say how it goes on.
+
+    Args:
+        events: the work.
+        go_on: the command that continues it.
+    """
+    with stop_on_signals():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if isinstance(events, Generator):
+                events.close()
+            prose_console().print(f"\nStopped. What is finished is kept; this goes on:\n  {go_on}", soft_wrap=True)
+            raise
+
+
 class _PreparationView:
     def __init__(self) -> None:
         self._console = prose_console()
@@ -51,19 +72,15 @@ class _PreparationView:
             case TextRead() | ShardsChecked():
                 self._reading.update(event)
             case PreparationPlanned():
-                self._console.print(_plan_line(event), soft_wrap=True)
-                if event.finished_units:
-                    self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+                self._planned(event)
             case ShardWritten():
-                self._shards += 1
-                if self._shards <= _LISTED_SHARDS:
-                    self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
-                elif self._shards == _LISTED_SHARDS + 1:
-                    self._console.print("  …")
+                self._shard(event)
             case RankFinished():
                 self._rank_finished(event)
             case DatasetWritten():
                 self._written(event)
+            case DatasetCompressed():
+                self._compressed(event)
             case Warned() | Noted():
                 prefix = ("Warning: ", "yellow") if isinstance(event, Warned) else ""
                 self._console.print(Text.assemble(prefix, event.message), soft_wrap=True)
@@ -72,6 +89,22 @@ class _PreparationView:
 
     def close(self) -> None:
         self._reading.close()
+
+    def _planned(self, event: PreparationPlanned) -> None:
+        self._console.print(_plan_line(event), soft_wrap=True)
+        if event.finished_units:
+            self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
+
+    def _shard(self, event: ShardWritten) -> None:
+        self._shards += 1
+        if self._shards <= _LISTED_SHARDS:
+            self._console.print(f"  {event.path}  {event.tokens:,} tokens, {human_bytes(event.size_bytes)}")
+        elif self._shards == _LISTED_SHARDS + 1:
+            self._console.print("  …")
+
+    def _compressed(self, event: DatasetCompressed) -> None:
+        sizes = f"{human_bytes(event.raw_bytes)} to {human_bytes(event.packed_bytes)}"
+        self._console.print(f"{event.path}: {sizes} in {human_duration(event.elapsed_s)}", soft_wrap=True)
 
     def _rank_finished(self, event: RankFinished) -> None:
         self._console.print(f"rank {event.rank} of {event.world}: its {event.units:,} units are finished")
@@ -82,8 +115,8 @@ class _PreparationView:
     def _written(self, event: DatasetWritten) -> None:
         self.close()
         rate = event.source_bytes / max(event.elapsed_s, 1e-9)
-        documents = "" if event.documents is None else f", {_several(event.documents, 'document')}"
-        shards = _several(event.shards, "shard")
+        documents = "" if event.documents is None else f", {several(event.documents, 'document')}"
+        shards = several(event.shards, "shard")
         self._console.print(
             f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
             f"in {shards}{documents} "
@@ -139,7 +172,7 @@ class ReadingView:
 
 
 def _plan_line(event: PreparationPlanned) -> str:
-    files, units = _several(event.sources, "file"), _several(event.units, "unit")
+    files, units = several(event.sources, "file"), several(event.units, "unit")
     workers = "1 process" if event.workers == 1 else f"{event.workers} processes"
     estimate = ""
     if event.estimated_tokens:
@@ -154,7 +187,3 @@ def _speed(event: TextRead | ShardsChecked) -> str:
     if rate and event.total_bytes:
         told += f", ETA {human_duration((event.total_bytes - event.done_bytes) / rate)}"
     return told
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("s" if count != 1 else "")

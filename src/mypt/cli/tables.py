@@ -14,7 +14,7 @@ from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
 from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
 from mypt.records.run import RunConfig
-from mypt.units import human_bytes, human_count, human_duration, sparkline
+from mypt.units import human_bytes, human_count, human_duration, several, sparkline
 
 
 def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
@@ -83,11 +83,15 @@ def show_dataset(report: DatasetReport) -> None:
     grid.add_row("documents", _documents(report))
     if manifest.text is not None:
         text = f"{human_bytes(manifest.counts.text_bytes)}, {report.bytes_per_token:.2f} bytes per token"
-        grid.add_row("text", f"{text}, from {len(manifest.sources):,} files of {human_bytes(report.source_bytes)}")
+        grid.add_row(
+            "text",
+            f"{text}, from {several(manifest.counts.source_files, 'file')} of {human_bytes(report.source_bytes)}",
+        )
         grid.add_row("split", f"{manifest.text.val_fraction:g} for validation, {_SPLITS[manifest.split_by]}")
         changed = manifest.text.model_dump(exclude_defaults=True, exclude={"val_fraction"})
         grid.add_row("options", ", ".join(f"{key} {_shown(value)}" for key, value in changed.items()) or "none")
-    grid.add_row("on disk", f"{human_bytes(report.size_bytes)} in {len(manifest.train) + len(manifest.val):,} shards")
+    shards = len(manifest.train) + len(manifest.val)
+    grid.add_row("on disk", f"{human_bytes(report.size_bytes)} in {several(shards, 'shard')}")
     grid.add_row("made with", f"mypt {manifest.mypt_version}" + (f", {manifest.encoder}" if manifest.encoder else ""))
     console.print(grid)
     _show_lengths(console, report)

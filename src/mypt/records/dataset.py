@@ -51,6 +51,8 @@ class SourceInfo(Record, frozen=True):
 class TextCounts(Record, frozen=True):
     """What became of the text."""
 
+    source_files: int = Field(0, ge=0, description="Files that went in.")
+    source_bytes: int = Field(0, ge=0, description="Their bytes on disk.")
     documents: int = Field(0, ge=0, description="Documents kept.")
     text_bytes: int = Field(0, ge=0, description="UTF-8 bytes of the documents kept.")
     empty_documents: int = Field(0, ge=0, description="Documents without text, left out.")
@@ -71,7 +73,7 @@ class DatasetManifest(SealedRecord, frozen=True):
     text: TextConfig | None = Field(None, description="How files became documents; null for foreign shards.")
     counts: TextCounts = TextCounts()
     tokens_per_shard: int | None = Field(None, ge=1)
-    sources: tuple[SourceInfo, ...]
+    sources: tuple[SourceInfo, ...] = Field((), description="The files that went in: the first thousand of them.")
     train: tuple[ShardInfo, ...]
     val: tuple[ShardInfo, ...]
 
@@ -88,11 +90,6 @@ class DatasetManifest(SealedRecord, frozen=True):
         """Documents in both splits; None where foreign shards do not tell."""
         known = [shard.documents for shard in (*self.train, *self.val) if shard.documents is not None]
         return sum(known) if len(known) == len(self.train) + len(self.val) else None
-
-    @property
-    def source_bytes(self) -> int:
-        """Bytes of text that went in."""
-        return sum(source.size_bytes for source in self.sources)
 
 
 def read_dataset_manifest(directory: Path) -> DatasetManifest:

@@ -15,7 +15,7 @@ from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.choices import read_choices, shares
 from mypt.core.data.mixture import SMALLEST_SHARE, Mixture, apportion
 from mypt.core.data.opened import open_dataset, open_datasets
-from mypt.core.data.prepare import prepare_dataset
+from mypt.core.data.prepare.verb import prepare_dataset
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import MemoryShard, Source, TokenStream
 from mypt.errors import DataError, UsageError
@@ -191,7 +191,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, repeats in (("a", 100), ("b", 300)):
         (tmp_path / f"{name}.txt").write_text(f"this is text {name}. " * repeats, encoding="utf-8")
         config = DataConfig(input_files=(str(tmp_path / f"{name}.txt"),), tokenization="byte")
-        list(prepare_dataset(config, tmp_path / name, 1024))
+        list(prepare_dataset(config, tmp_path / name))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -231,7 +231,7 @@ def test_the_fingerprint_tells_weights_and_order_and_one_dataset_keeps_its_own(d
 
 def test_datasets_of_different_tokenizers_are_refused_by_name(datasets: Path) -> None:
     config = DataConfig(input_files=(str(datasets / "a.txt"),), tokenization="char")
-    list(prepare_dataset(config, datasets / "c", 1024))
+    list(prepare_dataset(config, datasets / "c"))
     with pytest.raises(DataError, match=r"c: its tokens are 'char' .* 'byte' tokens of a"):
         opened("a", "c")
 

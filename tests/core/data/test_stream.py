@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mypt.core.data.batches import NO_TARGET, Batches, FixedWindows
 from mypt.core.data.opened import open_dataset
-from mypt.core.data.prepare import prepare_dataset
+from mypt.core.data.prepare.verb import prepare_dataset
 from mypt.core.data.shards import FileShard, OpenFiles
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.durable import sha256_of
@@ -125,7 +125,7 @@ def test_prepared_documents_are_the_files(tmp_path: Path) -> None:
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
     config = DataConfig(input_files=(str(tmp_path),), tokenization="byte", val_fraction=0)
-    list(prepare_dataset(config, tmp_path / "data", 1024))
+    list(prepare_dataset(config, tmp_path / "data"))
     stream = open_dataset(tmp_path / "data").train
     stream.require_documents()
     row, numbers = stream.gather(np.array([0]), len(stream))[0], stream.documents(np.array([0]), len(stream))[0]

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mypt.core.data.choices import read_choices, shares
+from mypt.core.data.cold import unpack_dataset
 from mypt.core.data.foreign import Foreign, check_shards, find_foreign
 from mypt.core.data.shards import FileShard, OpenFiles
 from mypt.core.data.splits import Corpus
@@ -52,6 +53,8 @@ def open_datasets(texts: Sequence[str], spec: TokenizerSpec | None = None) -> Ge
         DataError: when one is damaged, or they belong to different tokenizers.
     """
     choices = read_choices(texts)
+    for choice in choices:
+        yield from unpack_dataset(choice.path)
     datasets = [_find(choice.path) for choice in choices]
     tokenizer = _common_tokenizer(datasets, spec)
     for dataset in datasets:

@@ -37,7 +37,7 @@ def report_dataset(directory: Path) -> DatasetReport:
         train_tokens=manifest.tokens("train"),
         val_tokens=manifest.tokens("val"),
         documents=manifest.documents,
-        source_bytes=manifest.source_bytes,
+        source_bytes=manifest.counts.source_bytes,
         bytes_per_token=manifest.counts.text_bytes / tokens if tokens else 0.0,
         size_bytes=sum(shard.tokens * shard.item_bytes for shard in (*manifest.train, *manifest.val)),
         lengths=_histogram(lengths),
@@ -89,7 +89,7 @@ def _samples(directory: Path, manifest: DatasetManifest, tokenizer: Tokenizer) -
     """The beginnings of a few documents, from the first to the last part of the training split."""
     split: Split = "train" if manifest.train else "val"
     files = OpenFiles()
-    for shard in _spread(manifest.shards(split)):
+    for shard in _spread(directory, manifest.shards(split)):
         reader = FileShard(directory / shard.path, shard, files)
         stream = TokenStream([reader], vocab_size=manifest.vocab_size)
         ends = _index(directory, shard)[:-1] if shard.documents else np.empty(0, dtype=np.int64)
@@ -103,6 +103,6 @@ def _samples(directory: Path, manifest: DatasetManifest, tokenizer: Tokenizer) -
             yield DocumentSample(shard=shard.path, token=start, text=decode(tokenizer, ids.tolist()))
 
 
-def _spread(shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
-    filled = tuple(shard for shard in shards if shard.tokens)
+def _spread(directory: Path, shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
+    filled = tuple(shard for shard in shards if shard.tokens and (directory / shard.path).is_file())
     return filled[:: max(1, len(filled) // _SAMPLES)][:_SAMPLES]

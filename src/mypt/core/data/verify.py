@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mypt.core.data.cold import cold_path, packed_content
 from mypt.durable import sha256_of
+from mypt.errors import DataError
 from mypt.events import Event, FileVerified, Verified
 from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, read_dataset_manifest
 from mypt.records.tokenizer import TOKENIZER_FILE
@@ -43,7 +45,7 @@ def _files(directory: Path, manifest: DatasetManifest) -> Iterator[tuple[Path, i
     yield tokenizer, _size(tokenizer), "" if sound else "is not the tokenizer of this dataset"
     for shard in (*manifest.train, *manifest.val):
         path = directory / shard.path
-        yield path, _size(path), _shard_problem(path, shard, manifest.vocab_size)
+        yield path, _size(path) or _size(cold_path(path)), _shard_problem(path, shard, manifest.vocab_size)
         if shard.documents is not None:
             index = path.with_suffix(".idx")
             yield index, _size(index), _index_problem(index, shard)
@@ -54,23 +56,34 @@ def _size(path: Path) -> int:
 
 
 def _shard_problem(path: Path, shard: ShardInfo, vocab_size: int) -> str:
-    if not path.is_file():
-        return "is missing"
     expected = shard.byte_offset + shard.tokens * shard.item_bytes
-    if _size(path) != expected:
+    if path.is_file() and _size(path) != expected:
         return f"has {_size(path):,} bytes, the manifest says {expected:,}"
-    digest, highest = hashlib.sha256(), 0
+    digest, highest, position = hashlib.sha256(), 0, 0
     try:
-        with path.open("rb") as file:
-            digest.update(file.read(shard.byte_offset))
-            while chunk := file.read(_READ_BYTES):
-                digest.update(chunk)
-                highest = max(highest, int(np.frombuffer(chunk, dtype=f"<u{shard.item_bytes}").max()))
+        for chunk in _content(path):
+            digest.update(chunk)
+            ids = chunk[max(0, shard.byte_offset - position) :]
+            position += len(chunk)
+            if ids:
+                highest = max(highest, int(np.frombuffer(ids, dtype=f"<u{shard.item_bytes}").max()))
     except OSError as problem:
         return f"cannot be read ({problem.strerror or problem})"
+    except DataError as problem:
+        return problem.message
     if shard.sha256 is not None and digest.hexdigest() != shard.sha256:
         return "is damaged: its sha256 is not the manifest's"
     return f"holds the id {highest:,}, the vocabulary ends at {vocab_size - 1:,}" if highest >= vocab_size else ""
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    """A shard's bytes, also where it is packed; in pieces that hold whole ids."""
+    if path.is_file() or not cold_path(path).is_file():
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
+    else:
+        yield from packed_content(path)
 
 
 def _index_problem(path: Path, shard: ShardInfo) -> str:

@@ -24,18 +24,17 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
     path = workspace.dataset_dir / workspace.shard_name(split, number)
     dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
     digest = hashlib.sha256()
-    ends: list[NDArray[np.int64]] = []
+    ends = _document_ends(workspace, span.stream, start, end)
     written = 0
     with own_name(path).open("wb") as file:
         for unit, first, last in units_of_range(workspace.layout.unit_tokens[span.stream], start, end):
-            ends.append(_document_ends(workspace.kept_path(unit, span.stream, "idx"), first, last) + written)
             for ids in _read_ids(workspace.kept_path(unit, span.stream, "bin"), dtype, first, last):
                 digest.update(ids.data)
                 file.write(ids.data)
                 written += ids.size
                 yield 0, written
     publish(path)
-    index = np.concatenate([*ends, np.empty(0, dtype=np.int64)]).astype("<u8").tobytes()
+    index = ends.astype("<u8").tobytes()
     write_bytes(path.with_suffix(".idx"), index)
     info = ShardInfo(
         path=workspace.shard_name(split, number),
@@ -89,11 +88,21 @@ def units_of_range(unit_tokens: tuple[int, ...], start: int, end: int) -> Iterat
         unit += 1
 
 
-def _document_ends(path: Path, first: int, last: int) -> NDArray[np.int64]:
-    """Document ends in (first, last], counted from `first`."""
-    ends = np.fromfile(path, dtype="<u8").astype(np.int64)
-    low, high = np.searchsorted(ends, [first, last], side="right")
-    return ends[low:high] - first
+def _document_ends(workspace: Workspace, stream: Split, start: int, end: int) -> NDArray[np.int64]:
+    """Document ends in (start, end] of a stream, counted from `start`.
+
+    A unit may begin with the end of a document whose last token is in the unit before.
+    """
+    found = [np.empty(0, dtype=np.int64)]
+    first = 0
+    for unit, tokens in enumerate(workspace.layout.unit_tokens[stream]):
+        path = workspace.kept_path(unit, stream, "idx")
+        if first <= end and first + tokens > start and path.is_file():
+            ends = first + np.fromfile(path, dtype="<u8").astype(np.int64)
+            low, high = np.searchsorted(ends, [start, end], side="right")
+            found.append(ends[low:high] - start)
+        first += tokens
+    return np.concatenate(found)
 
 
 def _read_ids(path: Path, dtype: np.dtype[np.uint16 | np.uint32], first: int, last: int) -> Iterator[Ids]:

@@ -7,10 +7,12 @@ jobs. A worker that dies is replaced and its job done again.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -92,6 +94,19 @@ def _as_error(message: dict[str, Any]) -> Exception:
     return RuntimeError(f"{message['error']}: {message['message']}")
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """Start a process that a Ctrl-C does not reach, not even before its first line of ours."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker:
     """One process and the job it has."""
 
@@ -102,13 +117,14 @@ class _Worker:
         search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
         # Encoders with threads of their own would only fight over the cores.
         threads = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(  # noqa: S603 - this very program
-            [sys.executable, "-m", "mypt.core.data.prepare.worker", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            env=os.environ | threads | {"PYTHONPATH": search},
-        )
+        with _deaf_to_interrupts():
+            self.process = subprocess.Popen(  # noqa: S603 - this very program
+                [sys.executable, "-m", "mypt.core.data.prepare.worker", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env=os.environ | threads | {"PYTHONPATH": search},
+            )
         Thread(target=self._listen, args=(inbox,), daemon=True).start()
 
     def give(self, job: Job) -> None:

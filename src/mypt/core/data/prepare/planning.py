@@ -104,10 +104,19 @@ def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> 
     return round(text_bytes * ids.size / sample_bytes)
 
 
-def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: PrepareConfig) -> tuple[int, int]:
+def require_disk(
+    out_dir: Path, tokens: int, done_tokens: int, tokenizer: Tokenizer, options: PrepareConfig
+) -> tuple[int, int]:
     """Refuse work whose result cannot fit. Gives (bytes of the result, bytes free).
 
     While shards are made, the units they come from still lie beside them.
+
+    Args:
+        out_dir: where the result goes.
+        tokens: of the whole result, as estimated.
+        done_tokens: of these, what an earlier call has put on the disk.
+        tokenizer: how large a token is.
+        options: how many shards are made at a time.
 
     Raises:
         DataError: with both sizes.
@@ -117,9 +126,10 @@ def require_disk(out_dir: Path, tokens: int, tokenizer: Tokenizer, options: Prep
     in_flight = min(tokens, worker_count(options) * options.tokens_per_shard) * item_bytes
     home = next(path for path in out_dir.absolute().parents if path.exists())
     free_bytes = shutil.disk_usage(home).free
-    if result_bytes + in_flight > free_bytes:
+    missing_bytes = max(0, tokens - done_tokens) * item_bytes
+    if missing_bytes + in_flight > free_bytes:
         raise DataError(
-            f"{home}: {human_bytes(free_bytes)} free, the dataset needs about {human_bytes(result_bytes)} "
+            f"{home}: {human_bytes(free_bytes)} free, the dataset needs about {human_bytes(missing_bytes)} "
             f"and {human_bytes(in_flight)} more on the way; nothing was written",
             hint="Choose an --out-dir on a larger disk, or a smaller --tokens-per-shard.",
         )
@@ -132,6 +142,8 @@ def require_sense(config: DataConfig, options: PrepareConfig) -> None:
     Raises:
         UsageError: naming them.
     """
+    if config.tokenization == "char" and STDIN in config.input_files:
+        raise UsageError("char reads the text twice, standard input can be read once; save it in a file")
     if (options.rank is None) != (options.world is None):
         raise UsageError("--rank and --world belong together", hint="For example: --rank 0 --world 8")
     if options.rank is None or options.world is None:

@@ -29,6 +29,8 @@ def run_on_ray(workspace: Workspace, jobs: Sequence[Job], address: str | None, w
         DataError: when the cluster cannot be reached, or a job killed its worker four times.
         MyptError: the first error of any job.
     """
+    if not jobs:
+        return
     try:
         import ray
     except ImportError:

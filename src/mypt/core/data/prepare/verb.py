@@ -6,6 +6,7 @@ Every unit and every shard is published by rename, so a killed command goes on w
 the bytes do not depend on who did what. The finished dataset appears under its name by one rename.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -36,12 +37,22 @@ from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import make_directory, publish_directory, sha256_of
 from mypt.errors import DataError, ModelLockedError, UsageError
 from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, TextRead, Warned
-from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, Split, TextCounts
+from mypt.records.dataset import (
+    DATASET_FILE,
+    DatasetManifest,
+    ShardInfo,
+    SourceInfo,
+    Split,
+    TextCounts,
+    read_dataset_manifest,
+)
 from mypt.records.plan import PrepareConfig, PreparePlan, UnitResult
 from mypt.records.run import DataConfig
 from mypt.records.tokenizer import TOKENIZER_FILE, EncoderChoice, TokenizerSpec
 
 _SMALL_BYTES = 2**23
+# A manifest is read whole at every start: a million names have no place in it.
+_LISTED_SOURCES = 1000
 
 
 def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | None = None) -> Iterator[Event]:
@@ -61,6 +72,10 @@ def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | 
     require_sense(config, options)
     workspace = Workspace.beside(out_dir)
     try:
+        workspace.require_own()
+        if workspace.is_published and (out_dir / DATASET_FILE).is_file():
+            yield from _clear_away(workspace, out_dir, options)
+            return
         _require_free(out_dir)
         yield from _prepare(config, out_dir, options, workspace)
     except OSError as problem:
@@ -87,13 +102,23 @@ def _prepare(config: DataConfig, out_dir: Path, options: PrepareConfig, workspac
                 return
             manifest = yield from _assemble(workspace, options)
         finally:
-            if options.rank is None and not workspace.finished_units() and not workspace.has_layout:
+            is_ours_alone = options.rank is None and not options.finish
+            if is_ours_alone and not workspace.finished_units() and not workspace.has_layout:
                 workspace.clear()  # there is nothing to go on with
     if out_dir.exists():
         out_dir.rmdir()
     publish_directory(workspace.dataset_dir, out_dir)
     shutil.rmtree(workspace.path, ignore_errors=True)
     yield _written(manifest, out_dir, time.monotonic() - started_s)
+
+
+def _clear_away(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iterator[Event]:
+    """Finish a command that was killed when the dataset had its name already."""
+    started_s = time.monotonic()
+    with _locked(workspace, options):
+        shutil.rmtree(workspace.path, ignore_errors=True)
+    yield Noted(f"{out_dir}: it was finished already")
+    yield _written(read_dataset_manifest(out_dir), out_dir, time.monotonic() - started_s)
 
 
 def _plan_of(config: DataConfig, options: PrepareConfig) -> PreparePlan:
@@ -128,8 +153,9 @@ def _locked(workspace: Workspace, options: PrepareConfig) -> Generator[None]:
     try:
         yield
     finally:
+        if os.name != "nt":  # while it is ours: nobody locks a name that is gone
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> None:
@@ -160,10 +186,10 @@ def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iter
         spec = yield from _fixed_spec(workspace, options)
         workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, _encoder_choice(workspace, options)))
     tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
-    result_bytes, free_bytes = require_disk(out_dir, tokens, workspace.tokenizer, options)
     own = _own_units(workspace, options)
     results = {unit: workspace.result(unit) for unit in own}
     progress = _Progress(workspace, [result for result in results.values() if result])
+    result_bytes, free_bytes = require_disk(out_dir, tokens, progress.tokens, workspace.tokenizer, options)
     yield PreparationPlanned(
         path=str(out_dir),
         sources=len(workspace.plan.sources),
@@ -209,7 +235,7 @@ class _Progress:
         self.total_bytes = sum(source.size_bytes or sum(source.part_bytes) for source in workspace.plan.sources)
         self._started_s = time.monotonic()
         self._read_bytes = sum(result.read_bytes for result in finished)
-        self._tokens = sum(result.train.tokens + result.val.tokens for result in finished)
+        self.tokens = sum(result.train.tokens + result.val.tokens for result in finished)
         self._running: dict[Job, tuple[int, int]] = {}
 
     def tell(self, reports: Iterator[JobProgress | Warned]) -> Iterator[Event]:
@@ -221,15 +247,17 @@ class _Progress:
             self._running[report.job] = (report.read_bytes, report.tokens)
             if report.done:
                 self._read_bytes += report.read_bytes
-                self._tokens += report.tokens
+                self.tokens += report.tokens
                 del self._running[report.job]
             read_bytes = self._read_bytes + sum(running[0] for running in self._running.values())
-            tokens = self._tokens + sum(running[1] for running in self._running.values())
-            yield TextRead(min(read_bytes, max(0, self.total_bytes - 1)), self.total_bytes, tokens, self._elapsed_s())
+            tokens = self.tokens + sum(running[1] for running in self._running.values())
+            done_bytes = min(read_bytes, self.total_bytes - 1) if self.total_bytes else read_bytes
+            yield TextRead(done_bytes, self.total_bytes, tokens, self._elapsed_s())
 
     def whole(self) -> TextRead:
         """All of it is done."""
-        return TextRead(self.total_bytes, self.total_bytes, self._tokens, self._elapsed_s())
+        total_bytes = self.total_bytes or self._read_bytes
+        return TextRead(total_bytes, total_bytes, self.tokens, self._elapsed_s())
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
@@ -259,6 +287,7 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
         documents = sum(result.train.documents + result.val.documents for result in whole)
         yield Noted(tail_note(documents, workspace.plan.text.val_fraction))
     shards = yield from assemble_shards(workspace, options)
+    workspace.sweep()
     manifest = _manifest(workspace, whole, shards)
     manifest.write(workspace.dataset_dir / DATASET_FILE)
     return manifest
@@ -278,6 +307,8 @@ def _manifest(
     dropped_bytes = layout.duplicate_bytes if plan.text.deduplicate else 0
     _, rule = split_ranges(*_totals(workspace), plan.text.val_fraction)
     counts = TextCounts(
+        source_files=len(plan.sources),
+        source_bytes=sum(source.size_bytes for source in plan.sources),
         documents=sum(result.train.documents + result.val.documents for result in results) - dropped,
         text_bytes=sum(result.text_bytes for result in results) - dropped_bytes,
         empty_documents=sum(result.empty_documents for result in results),
@@ -294,7 +325,9 @@ def _manifest(
         text=plan.text,
         counts=counts,
         tokens_per_shard=plan.tokens_per_shard,
-        sources=tuple(SourceInfo(path=source.path, size_bytes=source.size_bytes) for source in plan.sources),
+        sources=tuple(
+            SourceInfo(path=source.path, size_bytes=source.size_bytes) for source in plan.sources[:_LISTED_SOURCES]
+        ),
         train=tuple(shards["train"]),
         val=tuple(shards["val"]),
     ).sealed()
@@ -307,6 +340,6 @@ def _written(manifest: DatasetManifest, out_dir: Path, elapsed_s: float) -> Data
         val_tokens=manifest.tokens("val"),
         shards=len(manifest.train) + len(manifest.val),
         documents=manifest.counts.documents,
-        source_bytes=manifest.source_bytes,
+        source_bytes=manifest.counts.source_bytes or manifest.counts.text_bytes,
         elapsed_s=elapsed_s,
     )

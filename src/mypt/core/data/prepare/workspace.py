@@ -20,7 +20,7 @@ from mypt.core.data.text.sides import SPLITS
 from mypt.core.data.text.units import Unit, cut_units
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
-from mypt.durable import sync_file, write_text
+from mypt.durable import TEMPORARY_SUFFIX, sync_file, write_text
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
@@ -30,6 +30,7 @@ from mypt.records.tokenizer import TOKENIZER_FILE, EncoderName, TokenizerSpec, r
 _PLAN_FILE = "plan.json"
 _ENCODER_FILE = "encoder"
 _LAYOUT_FILE = "layout.json"
+_NAMES = {"units", "shards", "dataset", _PLAN_FILE, _ENCODER_FILE, _LAYOUT_FILE, TOKENIZER_FILE}
 
 
 class Workspace:
@@ -50,6 +51,26 @@ class Workspace:
     def has_plan(self) -> bool:
         """Whether the work has begun."""
         return (self.path / _PLAN_FILE).is_file()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the dataset has left for its final name."""
+        return self.path.is_dir() and not self.dataset_dir.exists()
+
+    def require_own(self) -> None:
+        """Refuse a folder that somebody else has made under the name of our own.
+
+        Raises:
+            DataError: naming what is in it.
+        """
+        if self.has_plan or not self.path.is_dir():
+            return
+        for path in self.path.iterdir():
+            if path.name not in _NAMES and path.suffix != TEMPORARY_SUFFIX:
+                raise DataError(
+                    f"{self.path}: this folder is needed for the work, and holds '{path.name}', which is not ours",
+                    hint="Move it away, or choose another --out-dir.",
+                )
 
     def begin(self, plan: PreparePlan) -> None:
         """Make the folders; the plan comes last."""

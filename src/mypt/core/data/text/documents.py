@@ -41,24 +41,31 @@ def read_documents(unit: Unit, sources: Sequence[SourceFile], config: TextConfig
     for span in unit:
         source = sources[span.source]
         document = _Document(source.path, config.val_fraction, tally)
-        if span.start and holds_whole_files(source, config):
+        if holds_whole_files(source, config) and span.end - span.start < source.size_bytes:
             counted = tally.text_bytes
             _catch_up(document, source, span, config)
             tally.text_bytes = counted
-        fragments = clean(read_fragments(source, span, config, tally), config, tally)
-        yield from _with_sides(fragments, document)
+        yield from _with_sides(_read(source, span, config, tally), document)
+
+
+def _read(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
+    return clean(read_fragments(source, span, config, tally), config, tally)
 
 
 def _catch_up(document: "_Document", source: SourceFile, span: Span, config: TextConfig) -> None:
-    """Read again what earlier units read of the document: its head, and all of it where it ends here.
+    """Read what other units read of the document: its head, and all of it where it ends here.
 
     That is done at a hundred times the speed of encoding.
     """
-    before = Span(span.source, 0, span.start)
-    for text, _ in clean(read_fragments(source, before, config, Tally()), config, Tally()):
-        document.add(text)
-        if document.split is not None and span.end < source.size_bytes:
-            return
+    head = _Document(source.path, document.val_fraction, Tally())
+    for text, _ in _read(source, Span(span.source, 0, source.size_bytes), config, Tally()):
+        head.add(text)
+        if head.split is not None:
+            break
+    document.split = head.decided()
+    if span.start and span.end == source.size_bytes:
+        for text, _ in _read(source, Span(span.source, 0, span.start), config, Tally()):
+            document.add(text)
 
 
 def _with_sides(fragments: Iterator[Fragment], document: "_Document") -> Iterator[Piece]:
@@ -80,7 +87,7 @@ class _Document:
 
     def __init__(self, source: str, val_fraction: float, tally: Tally) -> None:
         self._source = source
-        self._threshold = int(val_fraction * 2**64)
+        self.val_fraction = val_fraction
         self._tally = tally
         self._begin()
 
@@ -95,7 +102,7 @@ class _Document:
         missing = _HEAD_CHARS - self._chars
         if self.split is None and len(text) >= missing:
             self._update(text[:missing])
-            self._decide()
+            self.split = self.decided()
             text = text[missing:]
         self._update(text)
 
@@ -104,13 +111,11 @@ class _Document:
         if ends and not self._bytes:
             self._tally.empty_documents += 1
             return
-        if self.split is None:
-            self._decide()
-        assert self.split is not None, "just decided"
+        split = self.split = self.decided()
         for text in texts[:-1]:
-            yield Piece(text, self.split, None, self._source)
+            yield Piece(text, split, None, self._source)
         end = self._hash.digest() + self._bytes.to_bytes(8, "little") if ends else None
-        yield Piece(texts[-1] if texts else "", self.split, end, self._source)
+        yield Piece(texts[-1] if texts else "", split, end, self._source)
         if ends:
             self._begin()
 
@@ -121,6 +126,9 @@ class _Document:
         self._bytes += len(data)
         self._tally.text_bytes += len(data)
 
-    def _decide(self) -> None:
+    def decided(self) -> Split:
+        """The side, now at the latest."""
+        if self.split is not None:
+            return self.split
         value = int.from_bytes(self._hash.digest()[:8], "little")
-        self.split = "val" if value < self._threshold else "train"
+        return "val" if value < int(self.val_fraction * 2**64) else "train"

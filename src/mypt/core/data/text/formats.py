@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mypt.core.data.text.ranges import resolve_range
-from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text
-from mypt.core.data.text.tables import open_parquet
+from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text, unreadable
+from mypt.core.data.text.tables import column_names, read_column
 from mypt.core.data.text.units import Span, is_splittable
 from mypt.errors import DataError
 from mypt.records.plan import STDIN, SourceFile
@@ -65,7 +65,7 @@ def _read_txt(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
 
 
 def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
-    """Cut a text at its separators; what stands between two is a document."""
+    """Cut a text at its separators: each ends a document, and so does the end of the text."""
 
     def one_document() -> Iterator[str]:
         nonlocal pending, at_end
@@ -89,14 +89,17 @@ def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
 
     pending, at_end = "", False
     while not at_end:
+        is_empty = True
         for piece in cut_pieces(one_document()):
+            is_empty = False
             yield piece, False
-        yield "", True
+        if not (at_end and is_empty):
+            yield "", True
 
 
 def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
     field = config.text_field
-    for number, line in enumerate(_lines(_chunks(source, span, b"\n", config, tally)), 1):
+    for number, line in enumerate(_lines(_records(source, span, config, tally)), 1):
         if not line or line.isspace():
             continue
         try:
@@ -109,8 +112,8 @@ def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally
 
 
 def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    csv.field_size_limit(sys.maxsize)
-    rows = csv.reader(_lines(_chunks(source, span, b"\n", config, tally), keep_ends=True))
+    csv.field_size_limit(2**31 - 1)  # the most that Windows takes
+    rows = csv.reader(_lines(_records(source, span, config, tally), keep_ends=True), strict=True)
     try:
         head: list[str] = next(rows, [])
         if config.text_field not in head:
@@ -128,27 +131,28 @@ def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
 
 
 def _read_parquet(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    file = open_parquet(Path(source.path))
     field = config.text_field
-    if field not in file.schema_arrow.names:
-        raise _no_field(source.path, field, dict.fromkeys(file.schema_arrow.names))
+    names = column_names(Path(source.path))
+    if field not in names:
+        raise _no_field(source.path, field, dict.fromkeys(names))
     for group in range(span.start, span.end):
-        for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=[field]):
-            for text in batch.column(0).to_pylist():
-                yield from _whole(text, lambda group=group: f"{source.path}: row group {group}", config)
-        tally.read_bytes += source.part_bytes[group]
+        before = tally.read_bytes
+        group_bytes = source.size_bytes * source.part_bytes[group] // sum(source.part_bytes)
+        for text, share in read_column(Path(source.path), group, field):
+            tally.read_bytes = before + int(group_bytes * share)
+            yield from _whole(text, lambda group=group: f"{source.path}: row group {group}", config)
 
 
 def _read_hf(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
-    from mypt.core.data.text.hub import open_hub_dataset
+    from mypt.core.data.text.hub import read_hub_records
 
-    dataset = open_hub_dataset(source.path)
-    for record in dataset.shard(num_shards=len(source.part_bytes), index=span.start):
-        if config.text_field not in record:
-            raise _no_field(source.path, config.text_field, record)
-        text = record[config.text_field]
-        yield from _whole(text, lambda: source.path, config)
-        tally.read_bytes += len(text)
+    for shard in range(span.start, span.end):
+        for record in read_hub_records(source.path, shard, len(source.part_bytes)):
+            if config.text_field not in record:
+                raise _no_field(source.path, config.text_field, record)
+            text = record[config.text_field]
+            yield from _whole(text, lambda: source.path, config)
+            tally.read_bytes += len(text)
 
 
 _READERS: dict[str, Callable[[SourceFile, Span, TextConfig, Tally], Iterator[Fragment]]] = {
@@ -170,9 +174,11 @@ def _chunks(
     path = Path(source.path)
     start, end = 0, None
     if is_splittable(source):
-        start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
+        with unreadable(path):
+            start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
     with open_bytes(path, source.compression) as file:
-        file.seek(start)
+        if start:
+            file.seek(start)
         before = tally.read_bytes
         for chunk in read_text(file, path, start, end, config.encoding_errors):
             tally.read_bytes = before + _done_bytes(file, source, start)
@@ -184,7 +190,8 @@ def _done_bytes(file: BinaryIO, source: SourceFile, start: int) -> int:
     """Bytes read from disk, compressed ones where they are compressed."""
     if not source.compression:
         return file.tell() - start
-    inner = getattr(file, "fileobj", None) or getattr(file, "_fp", None)
+    packed = getattr(file, "raw", file)
+    inner = getattr(packed, "fileobj", None) or getattr(packed, "_fp", None)
     return inner.tell() if inner is not None else 0
 
 
@@ -199,6 +206,14 @@ class _Counted:
         chunk = self._file.read(size)
         self._tally.read_bytes += len(chunk)
         return chunk
+
+
+def _records(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[str]:
+    """The text of a file of records, without the byte order mark that some programs begin it with."""
+    chunks = _chunks(source, span, b"\n", config, tally)
+    if span.start == 0:
+        yield next(chunks, "").removeprefix("\ufeff")
+    yield from chunks
 
 
 def _lines(chunks: Iterator[str], *, keep_ends: bool = False) -> Iterator[str]:

@@ -7,6 +7,7 @@ hf://json?data_files=/data/*.jsonl     a format and local files, through the sam
 
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -48,6 +49,27 @@ def open_hub_dataset(address: str) -> Any:  # noqa: ANN401 - an IterableDataset,
         )
     except Exception as problem:  # noqa: BLE001 - of many error types, all of which mean: not there
         raise DataError(f"{address}: cannot open it ({type(problem).__name__}: {problem})") from None
+
+
+def read_hub_records(address: str, shard: int, shards: int) -> Iterator[dict[str, Any]]:
+    """The records of one shard, as they come.
+
+    Raises:
+        DataError: when the dataset cannot be opened, or the stream breaks off.
+        MissingExtraError: without the package datasets.
+    """
+    records = iter(open_hub_dataset(address).shard(num_shards=shards, index=shard))
+    while True:
+        try:
+            record = next(records, None)
+        except Exception as problem:  # noqa: BLE001 - of many error types, all of which mean: no more to read
+            raise DataError(
+                f"{address}: cannot read it ({type(problem).__name__}: {problem})",
+                hint="Network trouble? The same command goes on where this one was.",
+            ) from None
+        if record is None:
+            return
+        yield record
 
 
 def _require_network(address: str) -> None:

@@ -52,7 +52,8 @@ def _continuation_bytes(window: bytes) -> int:
     for skipped, byte in enumerate(window[:_UTF8_LONGEST]):
         if byte & 0xC0 != 0x80:  # noqa: PLR2004 - continuation bytes are 0b10xxxxxx
             return skipped
-    return 0
+    # The file ends with that character; or it is no UTF-8 here, which reading will tell.
+    return len(window) if len(window) < _UTF8_LONGEST else 0
 
 
 def _valid_beginning(window: bytes) -> str:
@@ -65,11 +66,15 @@ def _valid_beginning(window: bytes) -> str:
 def _record_border(file: BinaryIO, offset: int, size_bytes: int, terminator: bytes, *, within: int) -> int:
     """The end of the first terminator that begins at `offset` - its length or later.
 
-    Looks no further than `within` and gives `within` where nothing was found.
+    Looks no further than `within` and gives `within` where nothing was found. A terminator that
+    overlaps one before it (the last two of three line feeds) is passed over: reading from the
+    start of the file may see it otherwise.
     """
     if not 0 < offset < size_bytes:
         return min(offset, size_bytes)
-    position = max(0, offset - len(terminator))
+    length = len(terminator)
+    position = max(0, offset - 2 * length + 1)
+    first = max(0, offset - length) - position
     file.seek(position)
     window = b""
     while position < within:
@@ -77,10 +82,20 @@ def _record_border(file: BinaryIO, offset: int, size_bytes: int, terminator: byt
         if not chunk:
             break
         window += chunk
-        found = window.find(terminator)
+        found = _free_terminator(window, terminator, first)
         if found >= 0:
-            return min(position + found + len(terminator), size_bytes)
-        kept = min(len(window), len(terminator) - 1)
+            return min(position + found + length, size_bytes)
+        kept = min(len(window), 2 * length - 2)
+        first = max(first - len(window), 1 - length) + kept
         position += len(window) - kept
         window = window[len(window) - kept :]
     return within
+
+
+def _free_terminator(window: bytes, terminator: bytes, first: int) -> int:
+    """Where the first terminator from `first` on begins that overlaps none before; -1 for nowhere."""
+    length = len(terminator)
+    found = window.find(terminator, first)
+    while found >= 0 and terminator in window[max(0, found - length + 1) : found + length - 1]:
+        found = window.find(terminator, found + 1)
+    return found

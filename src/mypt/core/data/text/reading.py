@@ -2,35 +2,48 @@
 
 import codecs
 import gzip
+import io
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from mypt.errors import DataError, MissingExtraError
 from mypt.records.plan import Compression
 from mypt.records.text import EncodingErrors
 
 _READ_BYTES = 2**18
+# Little at a time: what it unpacks to is held whole.
+_PACKED_BYTES = 2**13
 # Longer runs without a place to cut would exhaust the pre-tokenizer's stack.
 _HARD_CUT_CHARS = 2**18
 _LAST_WORD_END = re.compile(r"(?s:.*)[^\W_](?=[ \n])")
 
 
 @contextmanager
-def open_bytes(path: Path, compression: Compression) -> Iterator[BinaryIO]:
+def open_bytes(path: Path, compression: Compression) -> Generator[BinaryIO]:
     """Open a file for reading its uncompressed bytes.
 
     Raises:
         DataError: when it cannot be read, or is not what its name says.
         MissingExtraError: for .zst without the package.
     """
+    with unreadable(path), _opened(path, compression) as file:
+        yield file
+
+
+@contextmanager
+def unreadable(path: Path) -> Generator[None]:
+    """Say in our words that a file cannot be read.
+
+    Raises:
+        DataError: instead of what the system and the decompressors raise.
+    """
     try:
-        with _opened(path, compression) as file:
-            yield file
-    except (OSError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as problem:
+        yield
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise DataError(f"{path}: cannot read it ({reason})") from None
     except Exception as problem:
@@ -51,8 +64,45 @@ def _opened(path: Path, compression: Compression) -> BinaryIO:
             raise MissingExtraError(
                 f"{path}: reading .zst needs the package zstandard", hint="pip install 'mypt[data]'"
             ) from None
-        return cast("BinaryIO", zstandard.open(path, "rb"))
+        # A window as large as `zstd --long=31` makes.
+        decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+        return cast("BinaryIO", io.BufferedReader(_ZstdFile(path, decompressor.decompressobj), _READ_BYTES))
     return path.open("rb")
+
+
+class _ZstdFile(io.RawIOBase):
+    """The bytes of all frames of a .zst file: zstandard's own reader takes a file that was cut off for whole."""
+
+    def __init__(self, path: Path, new_frame: Callable[[], Any]) -> None:
+        self.fileobj = path.open("rb")
+        self._new_frame = new_frame
+        self._frame: Any = None
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.fileobj.close()
+        super().close()
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - a writable buffer has no type before Python 3.12
+        while not self._ready:
+            self._packed = self._packed or self.fileobj.read(_PACKED_BYTES)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle")
+                return 0
+            self._frame = self._frame or self._new_frame()
+            self._ready = memoryview(self._frame.decompress(self._packed))
+            self._packed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
 
 class ByteReader(Protocol):

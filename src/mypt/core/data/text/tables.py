@@ -1,9 +1,12 @@
 """Parquet files, through pyarrow."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mypt.errors import DataError, MissingExtraError
+
+_BATCH_ROWS = 256
 
 
 def open_parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow comes without types
@@ -24,3 +27,35 @@ def open_parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow comes without typ
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as problem:
         raise DataError(f"{path}: cannot read it ({problem})") from None
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a table.
+
+    Raises:
+        DataError: when it is no parquet file.
+        MissingExtraError: without pyarrow.
+    """
+    return open_parquet(path).schema_arrow.names
+
+
+def read_column(path: Path, group: int, name: str) -> Iterator[tuple[Any, float]]:
+    """The values of one column in one row group, each with the share of the rows that is read then.
+
+    Raises:
+        DataError: when the table is damaged.
+        MissingExtraError: without pyarrow.
+    """
+    file = open_parquet(path)
+    batches = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[name])
+    rows = 0
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, ValueError) as problem:  # ArrowInvalid is a ValueError
+            raise DataError(f"{path}: row group {group}: cannot read it ({problem})") from None
+        if batch is None:
+            return
+        for value in batch.column(0).to_pylist():
+            rows += 1
+            yield value, rows / file.metadata.row_group(group).num_rows

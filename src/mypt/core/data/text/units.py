@@ -8,7 +8,7 @@ byte range really begins and ends is decided on reading, by the text itself (`ra
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mypt.records.plan import SourceFile
+from mypt.records.plan import STDIN, SourceFile
 
 _SMALLEST_BYTES = 2**22
 _LARGEST_BYTES = 2**28
@@ -60,11 +60,11 @@ def _spans(sources: Sequence[SourceFile], unit_bytes: int) -> Iterator[tuple[Spa
     for number, source in enumerate(sources):
         if source.part_bytes:
             for part, size_bytes in enumerate(source.part_bytes):
-                yield Span(number, part, part + 1), size_bytes
+                yield Span(number, part, part + 1), size_bytes or unit_bytes
         elif is_splittable(source):
             for start in range(0, source.size_bytes, unit_bytes):
                 end = min(start + unit_bytes, source.size_bytes)
                 yield Span(number, start, end), end - start
         else:
-            # What cannot be cut is a unit of its own, unless it is small.
-            yield Span(number, 0, source.size_bytes), source.size_bytes or unit_bytes
+            # What cannot be cut is a unit of its own, unless it is small. What has no size may be large.
+            yield Span(number, 0, source.size_bytes), unit_bytes if source.path == STDIN else source.size_bytes

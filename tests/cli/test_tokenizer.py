@@ -67,6 +67,27 @@ def test_training_tells_events_as_json(mypt: Mypt, text_file: Path) -> None:
     assert run.stderr == ""
 
 
+def test_the_number_of_threads_changes_nothing(mypt: Mypt, trained: Path, text_file: Path) -> None:
+    for threads in ("1", "3"):
+        arguments = ("tokenizer", "train", text_file, "--vocab-size", "300", "--out", f"{threads}.json")
+        assert mypt(*arguments, env={"RAYON_NUM_THREADS": threads}).returncode == 0
+        assert (text_file.parent / f"{threads}.json").read_bytes() == trained.read_bytes()
+
+
+def test_of_a_stream_the_beginning_is_the_sample(text_file: Path, trained: Path) -> None:
+    # The text is smaller than the sample: the stream gives the same table as the file.
+    command = [sys.executable, "-m", "mypt", "tokenizer", "train", "-", "--vocab-size", "300", "--out"]
+    with text_file.open("rb") as stream:
+        subprocess.run([*command, "all.json"], stdin=stream, cwd=text_file.parent, env=clean_environment(), check=True)
+        stream.seek(0)
+        few = [*command, "few.json", "--sample-bytes", "9000", "--json"]
+        told = subprocess.run(
+            few, stdin=stream, cwd=text_file.parent, env=clean_environment(), check=True, capture_output=True
+        )
+    assert (text_file.parent / "all.json").read_bytes() == trained.read_bytes()
+    assert 9000 <= json.loads(told.stdout.splitlines()[-1])["sample_bytes"] < 12_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -43,6 +43,12 @@ def train(
         str | None, option("--sample-bytes", help="About how much text a bpe tokenizer learns from (default: 2GB).")
     ] = None,
     seed: Annotated[int | None, option("--seed", help="Decides which blocks of a larger text are the sample.")] = None,
+    text_format: Annotated[
+        str | None, option("--text-format", help="txt, jsonl, csv, parquet, or auto: by the file's name.")
+    ] = None,
+    text_field: Annotated[
+        str | None, option("--text-field", help="The field (or column) of a record that holds its text.")
+    ] = None,
     encoding_errors: Annotated[
         str | None, option("--encoding-errors", help="What to do with invalid UTF-8: strict or replace.")
     ] = None,
@@ -66,7 +72,7 @@ def train(
     except ValueError as problem:
         raise UsageError(f"--sample-bytes: {problem}") from None
     settings = {"kind": kind, "vocab_size": vocab_size, "sample_bytes": sample, "seed": seed}
-    settings["encoding_errors"] = encoding_errors
+    settings |= {"text_format": text_format, "text_field": text_field, "encoding_errors": encoding_errors}
     given = {key: value for key, value in settings.items() if value is not None}
     config = TokenizerConfig.parse({"input_files": sources, **given}, where="tokenizer train")
     draw_tokenizer_training(train_tokenizer(config, out), as_json=json)

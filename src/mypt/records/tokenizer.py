@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mypt.errors import DataError, MyptError
 from mypt.records.base import Record
-from mypt.records.text import EncodingErrors
+from mypt.records.text import EncodingErrors, TextFormat
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -112,7 +112,13 @@ class BpeSpec(Record, frozen=True):
         encoded = tuple(b64encode(piece).decode() for piece in pieces)
         specials = dict(special_tokens)
         digest = _digest(pattern, encoded, specials, end_of_text)
-        return cls(pattern=pattern, special_tokens=specials, end_of_text=end_of_text, sha256=digest, pieces=encoded)
+        try:
+            return cls(pattern=pattern, special_tokens=specials, end_of_text=end_of_text, sha256=digest, pieces=encoded)
+        except ValidationError as problem:
+            fault = problem.errors(include_url=False)[0]
+            where = ".".join(map(str, fault["loc"]))
+            message = fault["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}: {message}" if where else message) from None
 
     @property
     def vocab_size(self) -> int:
@@ -157,6 +163,8 @@ class TokenizerConfig(Record, frozen=True):
     vocab_size: int = Field(8192, ge=257, le=_MOST_IDS, description="Ids of a bpe tokenizer, end-of-text included.")
     sample_bytes: int = Field(2 * 10**9, ge=1, description="About how much text a bpe tokenizer learns from.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Decides which blocks of a larger text are the sample.")
+    text_format: TextFormat = Field("auto", description="txt, jsonl, csv, parquet, or auto: by the file's name.")
+    text_field: str = Field("text", min_length=1, description="The field (or column) of a record that holds its text.")
     encoding_errors: EncodingErrors = Field("strict", description="What to do with invalid UTF-8: strict or replace.")
 
 

@@ -1,5 +1,7 @@
 """A tokenizer learned from a text: the library's merges, tiktoken's ids, the same for the same text."""
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,15 @@ def test_a_char_tokenizer_knows_every_character_of_the_text(path: Path, tmp_path
     tokenizer = build_tokenizer(read_tokenizer_spec(tmp_path / "t.json"))
     assert tokenizer.encode(corpus).size == len(corpus)
     assert tokenizer.vocab_size == len(set(corpus))
+
+
+def test_records_and_compressed_files_are_read_as_datasets_read_them(tmp_path: Path) -> None:
+    texts = [tale(200, seed=number) for number in range(3)]
+    lines = "".join(json.dumps({"body": text}) + "\n" for text in texts)
+    (tmp_path / "some.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "plain.txt").write_text("".join(texts), encoding="utf-8")
+    records = learned(tmp_path / "a.json", tmp_path / "some.jsonl.gz", vocab_size=300, text_field="body")
+    assert records == learned(tmp_path / "b.json", tmp_path / "plain.txt", vocab_size=300)
 
 
 # Refused.

@@ -30,6 +30,7 @@ from mypt.core.tokens.proofs import require_merges, require_same_ids
 from mypt.core.tokens.write import require_free, write_tokenizer
 from mypt.errors import DataError, MissingExtraError
 from mypt.events import Event, Noted, TextSampled, TokenizerWritten
+from mypt.records.plan import STDIN
 from mypt.records.text import TextConfig
 from mypt.records.tokenizer import END_OF_TEXT, BpeSpec, TokenizerConfig, TokenizerSpec
 
@@ -43,6 +44,7 @@ _PROOF_TEXTS = 64
 _PROOF_CHARS = 4096
 # What occurs once teaches no merge.
 _LEAST_COUNT = 2
+_TEXT_FIELDS = ("text_format", "text_field", "encoding_errors")
 
 
 def train_tokenizer(config: TokenizerConfig, out: Path) -> Iterator[Event]:
@@ -63,7 +65,7 @@ def train_tokenizer(config: TokenizerConfig, out: Path) -> Iterator[Event]:
             "training a tokenizer needs the package tokenizers", hint="Install it: pip install 'mypt[tokenizer]'"
         )
     sample = _Sample(config)
-    if not sample.total_bytes:
+    if sample.is_empty:
         raise DataError("the text is empty: nothing to learn a tokenizer from")
     spec = (yield from _learn(config, sample)) if config.kind == "bpe" else char_spec_of(sample.pieces())
     tokenizer = build_tokenizer(spec)
@@ -83,13 +85,18 @@ class _Sample:
     """Blocks of the text, each taken or left by the hash of its content."""
 
     def __init__(self, config: TokenizerConfig) -> None:
-        self._sources = [with_parts(source) for source in find_sources(config.input_files)]
+        self._sources = [with_parts(source) for source in find_sources(config.input_files, config.text_format)]
         self.total_bytes = sum(source.size_bytes for source in self._sources)
         self.done_bytes = self.taken_bytes = 0
-        self._text = TextConfig(encoding_errors=config.encoding_errors)
+        self.is_read = False
+        self._text = TextConfig(**{name: getattr(config, name) for name in _TEXT_FIELDS})
+        # A stream's size is not known, so no share of it either: then its beginning is the sample.
+        has_stream = any(source.path == STDIN or source.format == "hf" for source in self._sources)
+        self._most_bytes = config.sample_bytes if has_stream else None
+        self.is_empty = not (self.total_bytes or has_stream)
         self._key = config.seed.to_bytes(8, "little")
         self._block_chars = min(_BLOCK_CHARS, max(256, config.sample_bytes // _LEAST_BLOCKS))
-        self._below = 2**64 * config.sample_bytes // max(self.total_bytes, 1)
+        self._below = 2**64 if has_stream else 2**64 * config.sample_bytes // max(self.total_bytes, 1)
         self._proof: list[tuple[int, str]] = []
 
     def pieces(self) -> Iterator[str]:
@@ -110,6 +117,9 @@ class _Sample:
                     self.taken_bytes += len(content)
                     self._keep_for_proof(number, block)
                     yield block
+                if self._most_bytes is not None and self.taken_bytes >= self._most_bytes:
+                    self.is_read = True
+                    return
 
     def _all_pieces(self) -> Iterator[str]:
         tally = Tally()
@@ -118,6 +128,7 @@ class _Sample:
                 self.done_bytes = tally.read_bytes
                 yield piece.text
         self.done_bytes = self.total_bytes
+        self.is_read = True
 
     def proof_texts(self) -> list[str]:
         """A few texts out of what was taken, the same ones in whatever order it came."""
@@ -202,13 +213,13 @@ def _trained_library(pieces: int, sample: _Sample) -> Generator[Event, None, "Li
 def _progress(sample: _Sample, worker: Thread) -> Iterator[Event]:
     """Tell how far the reading is until the library is done."""
     started_s = time.monotonic()
-    is_read = False
+    is_told = False
     while worker.is_alive():
         worker.join(_PROGRESS_S)
         done_bytes = min(sample.done_bytes, sample.total_bytes)
         yield TextSampled(done_bytes, sample.total_bytes, sample.taken_bytes, time.monotonic() - started_s)
-        if worker.is_alive() and done_bytes == sample.total_bytes and not is_read:
-            is_read = True
+        if worker.is_alive() and sample.is_read and not is_told:
+            is_told = True
             yield Noted("all text is read; learning merges …")
 
 

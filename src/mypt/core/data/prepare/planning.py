@@ -12,7 +12,7 @@ from mypt.core.data.text.sources import find_sources, with_parts
 from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer, id_dtype
 from mypt.errors import DataError, UsageError
-from mypt.records.plan import STDIN, PrepareConfig, PreparePlan
+from mypt.records.plan import STDIN, PrepareConfig, PreparePlan, SourceFile
 from mypt.records.run import DataConfig
 from mypt.records.tokenizer import TokenizerSpec
 from mypt.units import human_bytes
@@ -100,8 +100,12 @@ def estimate_tokens(plan: PreparePlan, sample: Sample, tokenizer: Tokenizer) -> 
     if not sample_bytes:
         return 0
     ids, _ = tokenizer.encode_batch(sample.texts)
-    text_bytes = sum(source.size_bytes * (sample.expansion if source.compression else 1) for source in plan.sources)
-    return round(text_bytes * ids.size / sample_bytes)
+    return round(sum(_text_bytes(source, sample) for source in plan.sources) * ids.size / sample_bytes)
+
+
+def _text_bytes(source: SourceFile, sample: Sample) -> float:
+    """Bytes a source has when it is unpacked, as far as that is known."""
+    return sum(source.part_bytes) or source.size_bytes * (sample.expansion if source.compression else 1)
 
 
 def require_disk(

@@ -67,21 +67,20 @@ def require_sound_pattern(pattern: str) -> None:
                 )
 
 
-def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], texts: Iterable[str], where: str) -> None:
+def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], texts: Iterable[str]) -> None:
     """Check that our ids are those of the library that made or reads the table.
 
     Args:
         tokenizer: ours.
         other: text -> ids by the other library.
         texts: what to compare on, beside the battery of odd texts.
-        where: names the table in the error.
 
     Raises:
         DataError: naming a text with other ids.
     """
     for text in (*BATTERY, *texts):
         if tokenizer.encode(text).tolist() != other(text):
-            raise DataError(f"{where}: its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
+            raise DataError(f"its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
 
 
 def _words(pattern: str, text: str) -> list[str]:

@@ -36,6 +36,15 @@ def small_units(patch: pytest.MonkeyPatch, unit_bytes: int) -> None:
     patch.setattr("mypt.core.data.text.units._LARGEST_BYTES", unit_bytes)
 
 
+def _no_flush(_handle: int) -> None:
+    """What the content of files does not depend on, and takes most of the time."""
+
+
+def careless_disk(patch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: for tests of what is written, not of what survives a power cut."""
+    patch.setattr("mypt.durable._flush", _no_flush)
+
+
 def prepared(config: DataConfig, out_dir: Path, tokens_per_shard: int = 10**6, workers: int = 1) -> DatasetManifest:
     """Prepare a dataset in this process (or its workers)."""
     list(prepare_dataset(config, out_dir, PrepareConfig(tokens_per_shard=tokens_per_shard, workers=workers)))

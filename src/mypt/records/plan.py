@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from mypt.records.base import Record
-from mypt.records.dataset import Split, TokenType, item_bytes
+from mypt.records.dataset import Split, SplitRule, TokenType, item_bytes
 from mypt.records.text import TextConfig
 from mypt.records.tokenizer import EncoderChoice
 
@@ -90,6 +90,7 @@ class Layout(Record, frozen=True):
 
     dtype: TokenType
     unit_tokens: dict[Split, tuple[int, ...]] = Field(description="Tokens of each unit, duplicates left out.")
+    split_by: SplitRule
     train: StreamRange
     val: StreamRange
     duplicate_documents: int

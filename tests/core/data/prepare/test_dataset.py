@@ -18,6 +18,7 @@ from mypt.records.tokenizer import ByteSpec, CharSpec, Gpt2Spec
 from preparation import (
     COMPRESSIONS,
     SPLITS,
+    careless_disk,
     ends_of,
     ids_of,
     prepared,
@@ -42,6 +43,7 @@ def jsonl(tmp_path: Path) -> str:
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
     small_units(monkeypatch, 1000)
+    careless_disk(monkeypatch)
 
 
 def config_of(*files: str, tokenization: str = "byte", val_fraction: float = 0.2) -> DataConfig:
@@ -57,7 +59,7 @@ def direct_tokens(config: DataConfig) -> dict[Split, list[int]]:
     # Every document encoded in one go, in the plainest way there is.
     documents = read_texts([Path(name) for name in config.input_files], config.text())
     tokenizer = tokenizer_for("".join(text for text, _ in documents), config.tokenization)
-    end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    end: list[int] = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
     tokens: dict[Split, list[int]] = {"train": [], "val": []}
     for text, side in documents:
         tokens[side] += tokenizer.encode(text).tolist() + end
@@ -115,7 +117,7 @@ def test_a_file_over_many_units_has_the_tokens_of_the_whole(
     prepared(config_of(str(tmp_path / "a.txt"), tokenization=tokenization, val_fraction=0.1), tmp_path / "data")
     train, val = (ids_of(tmp_path / "data", split) for split in SPLITS)
     tokenizer = tokenizer_for(text, tokenization)
-    end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    end: list[int] = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
     assert train + val == tokenizer.encode(text).tolist() + end
     assert len(val) == int(0.1 * (len(train) + len(val)))
     assert (ends_of(tmp_path / "data", "train"), ends_of(tmp_path / "data", "val")) == ([], [len(val)])

@@ -23,10 +23,11 @@ def lay_out(workspace: Workspace, results: Sequence[UnitResult]) -> Layout:
         documents += found
         text_bytes += found_bytes
     totals = {split: sum(tokens[split]) for split in SPLITS}
-    ranges, _ = split_ranges(totals["train"], totals["val"], workspace.plan.text.val_fraction)
+    ranges, rule = split_ranges(totals["train"], totals["val"], workspace.plan.text.val_fraction)
     return Layout(
         dtype="uint16" if id_dtype(workspace.tokenizer.vocab_size).itemsize == 2 else "uint32",  # noqa: PLR2004 - bytes
         unit_tokens=tokens,
+        split_by=rule,
         train=ranges["train"],
         val=ranges["val"],
         duplicate_documents=documents,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mypt import __version__
 from mypt.core.data.prepare.engines import place
-from mypt.core.data.prepare.jobs import Job, JobProgress
+from mypt.core.data.prepare.jobs import Job
 from mypt.core.data.prepare.layout import lay_out
+from mypt.core.data.prepare.manifest import write_manifest
 from mypt.core.data.prepare.planning import (
     describe_change,
     estimate_tokens,
@@ -28,31 +28,26 @@ from mypt.core.data.prepare.planning import (
     take_sample,
     worker_count,
 )
+from mypt.core.data.prepare.progress import Progress
 from mypt.core.data.prepare.shards import assemble_shards
 from mypt.core.data.prepare.workspace import Workspace
-from mypt.core.data.text.sides import split_ranges, tail_note
+from mypt.core.data.text.sides import tail_note
 from mypt.core.tokens.build import choose_encoder
 from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
-from mypt.durable import make_directory, publish_directory, sha256_of
+from mypt.durable import make_directory, publish_directory
 from mypt.errors import DataError, ModelLockedError, UsageError
-from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, TextRead, Warned
+from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished
 from mypt.records.dataset import (
     DATASET_FILE,
     DatasetManifest,
-    ShardInfo,
-    SourceInfo,
-    Split,
-    TextCounts,
     read_dataset_manifest,
 )
-from mypt.records.plan import PrepareConfig, PreparePlan, UnitResult
+from mypt.records.plan import PrepareConfig, PreparePlan
 from mypt.records.run import DataConfig
-from mypt.records.tokenizer import TOKENIZER_FILE, EncoderChoice, TokenizerSpec
+from mypt.records.tokenizer import EncoderChoice, TokenizerSpec
 
 _SMALL_BYTES = 2**23
-# A manifest is read whole at every start: a million names have no place in it.
-_LISTED_SOURCES = 1000
 
 
 def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | None = None) -> Iterator[Event]:
@@ -188,7 +183,7 @@ def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iter
     tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
     own = _own_units(workspace, options)
     results = {unit: workspace.result(unit) for unit in own}
-    progress = _Progress(workspace, [result for result in results.values() if result])
+    progress = Progress(workspace, [result for result in results.values() if result])
     result_bytes, free_bytes = require_disk(out_dir, tokens, progress.tokens, workspace.tokenizer, options)
     yield PreparationPlanned(
         path=str(out_dir),
@@ -213,7 +208,7 @@ def _fixed_spec(workspace: Workspace, options: PrepareConfig) -> Generator[Event
         return find_tokenizer(workspace.plan.tokenization)
     units = range(len(workspace.units))
     jobs = [Job("survey", unit) for unit in units if not workspace.chars_path(unit).is_file()]
-    yield from _Progress(workspace, []).tell(place(workspace, jobs, options))
+    yield from Progress(workspace, []).tell(place(workspace, jobs, options))
     return char_spec_of(workspace.chars_path(unit).read_bytes().decode() for unit in units)
 
 
@@ -226,41 +221,6 @@ def _encoder_choice(workspace: Workspace, options: PrepareConfig) -> EncoderChoi
 def _own_units(workspace: Workspace, options: PrepareConfig) -> Sequence[int]:
     every = range(len(workspace.units))
     return every if options.rank is None or options.world is None else every[options.rank :: options.world]
-
-
-class _Progress:
-    """Sums the progress of many jobs."""
-
-    def __init__(self, workspace: Workspace, finished: Sequence[UnitResult]) -> None:
-        self.total_bytes = sum(source.size_bytes or sum(source.part_bytes) for source in workspace.plan.sources)
-        self._started_s = time.monotonic()
-        self._read_bytes = sum(result.read_bytes for result in finished)
-        self.tokens = sum(result.train.tokens + result.val.tokens for result in finished)
-        self._running: dict[Job, tuple[int, int]] = {}
-
-    def tell(self, reports: Iterator[JobProgress | Warned]) -> Iterator[Event]:
-        """Turn reports of jobs into progress of the whole."""
-        for report in reports:
-            if isinstance(report, Warned):
-                yield report
-                continue
-            self._running[report.job] = (report.read_bytes, report.tokens)
-            if report.done:
-                self._read_bytes += report.read_bytes
-                self.tokens += report.tokens
-                del self._running[report.job]
-            read_bytes = self._read_bytes + sum(running[0] for running in self._running.values())
-            tokens = self.tokens + sum(running[1] for running in self._running.values())
-            done_bytes = min(read_bytes, self.total_bytes - 1) if self.total_bytes else read_bytes
-            yield TextRead(done_bytes, self.total_bytes, tokens, self._elapsed_s())
-
-    def whole(self) -> TextRead:
-        """All of it is done."""
-        total_bytes = self.total_bytes or self._read_bytes
-        return TextRead(total_bytes, total_bytes, self.tokens, self._elapsed_s())
-
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._started_s
 
 
 def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, None, DatasetManifest]:
@@ -280,57 +240,14 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
     if not workspace.has_layout:
         workspace.set_layout(lay_out(workspace, whole))
     layout = workspace.layout
-    _, rule = split_ranges(*_totals(workspace), workspace.plan.text.val_fraction)
     if layout.train.end == layout.train.start:
         raise DataError("the text is empty: no tokens to write")
-    if rule == "tail":
+    if layout.split_by == "tail":
         documents = sum(result.train.documents + result.val.documents for result in whole)
         yield Noted(tail_note(documents, workspace.plan.text.val_fraction))
     shards = yield from assemble_shards(workspace, options)
     workspace.sweep()
-    manifest = _manifest(workspace, whole, shards)
-    manifest.write(workspace.dataset_dir / DATASET_FILE)
-    return manifest
-
-
-def _totals(workspace: Workspace) -> tuple[int, int]:
-    tokens = workspace.layout.unit_tokens
-    return sum(tokens["train"]), sum(tokens["val"])
-
-
-def _manifest(
-    workspace: Workspace, results: Sequence[UnitResult], shards: dict[Split, list[ShardInfo]]
-) -> DatasetManifest:
-    plan, layout, tokenizer = workspace.plan, workspace.layout, workspace.tokenizer
-    tokenizer.spec.write(workspace.dataset_dir / TOKENIZER_FILE)
-    dropped = layout.duplicate_documents if plan.text.deduplicate else 0
-    dropped_bytes = layout.duplicate_bytes if plan.text.deduplicate else 0
-    _, rule = split_ranges(*_totals(workspace), plan.text.val_fraction)
-    counts = TextCounts(
-        source_files=len(plan.sources),
-        source_bytes=sum(source.size_bytes for source in plan.sources),
-        documents=sum(result.train.documents + result.val.documents for result in results) - dropped,
-        text_bytes=sum(result.text_bytes for result in results) - dropped_bytes,
-        empty_documents=sum(result.empty_documents for result in results),
-        duplicate_documents=layout.duplicate_documents,
-        dropped_lines=sum(result.dropped_lines for result in results),
-    )
-    return DatasetManifest(
-        mypt_version=__version__,
-        tokenizer_sha256=sha256_of(workspace.dataset_dir / TOKENIZER_FILE),
-        vocab_size=tokenizer.vocab_size,
-        end_of_text_id=tokenizer.end_of_text_id,
-        encoder=tokenizer.encoder,
-        split_by=rule,
-        text=plan.text,
-        counts=counts,
-        tokens_per_shard=plan.tokens_per_shard,
-        sources=tuple(
-            SourceInfo(path=source.path, size_bytes=source.size_bytes) for source in plan.sources[:_LISTED_SOURCES]
-        ),
-        train=tuple(shards["train"]),
-        val=tuple(shards["val"]),
-    ).sealed()
+    return write_manifest(workspace, whole, shards)
 
 
 def _written(manifest: DatasetManifest, out_dir: Path, elapsed_s: float) -> DatasetWritten:

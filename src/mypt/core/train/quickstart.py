@@ -148,10 +148,11 @@ def _seconds_per_step(config: RunConfig) -> float:
     model = config.model.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
     session = begin(config.model_copy(update={"model": model}), corpus, Origin(), device)
     times_s = []
-    for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
-        started_s = time.monotonic()
-        session.read_loss(session.train_step())
-        times_s.append(time.monotonic() - started_s)
+    with closing(session):
+        for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
+            started_s = time.monotonic()
+            session.read_loss(session.train_step())
+            times_s.append(time.monotonic() - started_s)
     return median(times_s[_WARMUP_STEPS:])
 
 

@@ -59,7 +59,7 @@ def direct_tokens(config: DataConfig) -> dict[Split, list[int]]:
     # Every document encoded in one go, in the plainest way there is.
     documents = read_texts([Path(name) for name in config.input_files], config.text())
     tokenizer = tokenizer_for("".join(text for text, _ in documents), config.tokenization)
-    end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    end: list[int] = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
     tokens: dict[Split, list[int]] = {"train": [], "val": []}
     for text, side in documents:
         tokens[side] += tokenizer.encode(text).tolist() + end
@@ -117,7 +117,7 @@ def test_a_file_over_many_units_has_the_tokens_of_the_whole(
     prepared(config_of(str(tmp_path / "a.txt"), tokenization=tokenization, val_fraction=0.1), tmp_path / "data")
     train, val = (ids_of(tmp_path / "data", split) for split in SPLITS)
     tokenizer = tokenizer_for(text, tokenization)
-    end = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
+    end: list[int] = [] if tokenizer.end_of_text_id is None else [tokenizer.end_of_text_id]
     assert train + val == tokenizer.encode(text).tolist() + end
     assert len(val) == int(0.1 * (len(train) + len(val)))
     assert (ends_of(tmp_path / "data", "train"), ends_of(tmp_path / "data", "val")) == ([], [len(val)])

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from mypt import __version__
 from mypt.core.data.prepare.engines import place
-from mypt.core.data.prepare.jobs import Job, JobProgress
+from mypt.core.data.prepare.jobs import Job
 from mypt.core.data.prepare.layout import lay_out
 from mypt.core.data.prepare.planning import (
     describe_change,
@@ -28,6 +28,7 @@ from mypt.core.data.prepare.planning import (
     take_sample,
     worker_count,
 )
+from mypt.core.data.prepare.progress import Progress
 from mypt.core.data.prepare.shards import assemble_shards
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.sides import split_ranges, tail_note
@@ -36,7 +37,7 @@ from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import make_directory, publish_directory, sha256_of
 from mypt.errors import DataError, ModelLockedError, UsageError
-from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, TextRead, Warned
+from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished
 from mypt.records.dataset import (
     DATASET_FILE,
     DatasetManifest,
@@ -68,6 +69,8 @@ def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | 
     """
     options = options or PrepareConfig()
     require_sense(config, options)
+    if out_dir.name in {"", ".."} or out_dir.resolve() == Path.cwd():
+        raise DataError(f"{out_dir}: this folder cannot become a dataset", hint="Name a new one: --out-dir data/mine")
     workspace = Workspace.beside(out_dir)
     try:
         workspace.require_own()
@@ -125,11 +128,7 @@ def _plan_of(config: DataConfig, options: PrepareConfig) -> PreparePlan:
 
 
 def _require_free(out_dir: Path) -> None:
-    """Refuse a place that holds something, or that somebody stands in."""
-    if out_dir.resolve() == Path.cwd():
-        raise DataError(
-            f"{out_dir}: the current folder cannot become a dataset", hint="Name a new one: --out-dir data/mine"
-        )
+    """Refuse a place that holds something."""
     if out_dir.is_symlink() or (out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir()))):
         raise DataError(
             f"{out_dir}: already there and not empty; nothing was changed",
@@ -186,7 +185,7 @@ def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iter
     tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
     own = _own_units(workspace, options)
     results = {unit: workspace.result(unit) for unit in own}
-    progress = _Progress(workspace, [result for result in results.values() if result])
+    progress = Progress(workspace, [result for result in results.values() if result])
     result_bytes, free_bytes = require_disk(out_dir, tokens, progress.tokens, workspace.tokenizer, options)
     yield PreparationPlanned(
         path=str(out_dir),
@@ -211,7 +210,7 @@ def _fixed_spec(workspace: Workspace, options: PrepareConfig) -> Generator[Event
         return find_tokenizer(workspace.plan.tokenization)
     units = range(len(workspace.units))
     jobs = [Job("survey", unit) for unit in units if not workspace.chars_path(unit).is_file()]
-    yield from _Progress(workspace, []).tell(place(workspace, jobs, options))
+    yield from Progress(workspace, []).tell(place(workspace, jobs, options))
     return char_spec_of(workspace.chars_path(unit).read_bytes().decode() for unit in units)
 
 
@@ -224,39 +223,6 @@ def _encoder_choice(workspace: Workspace, options: PrepareConfig) -> EncoderChoi
 def _own_units(workspace: Workspace, options: PrepareConfig) -> Sequence[int]:
     every = range(len(workspace.units))
     return every if options.rank is None or options.world is None else every[options.rank :: options.world]
-
-
-class _Progress:
-    """Sums the progress of many jobs."""
-
-    def __init__(self, workspace: Workspace, finished: Sequence[UnitResult]) -> None:
-        self.total_bytes = sum(source.size_bytes or sum(source.part_bytes) for source in workspace.plan.sources)
-        self._started_s = time.monotonic()
-        self._read_bytes = sum(result.read_bytes for result in finished)
-        self.tokens = sum(result.train.tokens + result.val.tokens for result in finished)
-        self._running: dict[Job, tuple[int, int]] = {}
-
-    def tell(self, reports: Iterator[JobProgress | Warned]) -> Iterator[Event]:
-        """Turn reports of jobs into progress of the whole."""
-        for report in reports:
-            if isinstance(report, Warned):
-                yield report
-                continue
-            self._running[report.job] = (report.read_bytes, report.tokens)
-            if report.done:
-                self._read_bytes += report.read_bytes
-                self.tokens += report.tokens
-                del self._running[report.job]
-            read_bytes = self._read_bytes + sum(running[0] for running in self._running.values())
-            tokens = self.tokens + sum(running[1] for running in self._running.values())
-            yield TextRead(min(read_bytes, max(0, self.total_bytes - 1)), self.total_bytes, tokens, self._elapsed_s())
-
-    def whole(self) -> TextRead:
-        """All of it is done."""
-        return TextRead(self.total_bytes, self.total_bytes, self.tokens, self._elapsed_s())
-
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._started_s
 
 
 def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, None, DatasetManifest]:
@@ -278,6 +244,7 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
     layout = workspace.layout
     _, rule = split_ranges(*_totals(workspace), workspace.plan.text.val_fraction)
     if layout.train.end == layout.train.start:
+        workspace.clear()
         raise DataError("the text is empty: no tokens to write")
     if rule == "tail":
         documents = sum(result.train.documents + result.val.documents for result in whole)

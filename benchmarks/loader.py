@@ -8,7 +8,6 @@ the page cache. `wait` is what a step waits for its batch; `work` is all that th
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -85,7 +84,7 @@ def started(root: Path, config: RunConfig) -> dict[str, float]:
 
 
 def reading(root: Path, config: RunConfig) -> dict[str, float]:
-    """A batch of ours against one of random windows from memory maps; and the memory of the process."""
+    """A batch of ours against one of random windows from memory maps."""
     size, block_size = config.training.batch_size, config.model.block_size
     batches = Batches(open_dataset(root).train, block_size, seed=1)
     chance = np.random.default_rng(1)
@@ -107,7 +106,6 @@ def reading(root: Path, config: RunConfig) -> dict[str, float]:
         "tokens_per_s": round(size * block_size / batch_ms * 1000),
         "memory_map_batch_ms": round(sum(theirs) / ROUNDS, 3),
         "ratio_to_memory_map": round(median(ours) / median(theirs), 2),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
     }
 
 

@@ -38,7 +38,7 @@ def test_a_folder_of_nanogpt_trains_as_it_is_and_imported(mypt: Mypt, nanogpt: P
     assert told.returncode == 0, told.stderr
     assert "checked 4.8 KiB of shards" in told.stderr
     assert "Train on it:  mypt train --dataset-dir nano" in told.stderr
-    assert "not known: the shards are another program's" in mypt("inspect", "nano").stdout
+    assert "2,250 training + 225 validation (gpt2)" in mypt("inspect", "nano").stdout
     again = mypt("train", "--max-iters", "5")
     assert again.returncode == 0, again.stderr
     assert "shards of nanoGPT" not in again.stderr

@@ -225,6 +225,7 @@ def test_json_prints_events_alone(mypt: Mypt, text_file: Path) -> None:
     events = [json.loads(line) for line in run.stdout.splitlines()]
     assert [event["event"] for event in events] == [
         "text_read",
+        "note",
         "planned",
         "step",
         "step",
@@ -232,7 +233,7 @@ def test_json_prints_events_alone(mypt: Mypt, text_file: Path) -> None:
         "saved",
         "finished",
     ]
-    assert {"step", "loss", "tokens_per_s"} <= set(events[2])
+    assert {"step", "loss", "tokens_per_s"} <= set(events[3])
     assert "val_loss" in events[4]
     assert run.stderr == ""
 

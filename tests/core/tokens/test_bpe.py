@@ -149,6 +149,15 @@ def test_a_pattern_that_gigatoken_does_not_know_stays_with_tiktoken() -> None:
         choose_encoder(spec, [], "gigatoken")
 
 
+def test_a_piece_that_no_merge_makes_stays_with_tiktoken() -> None:
+    # gigatoken would abort while it loads such a table.
+    spec = BpeSpec.of(GPT2_PATTERN, (*GPT2_PIECES[:256], b"abc"), {}, None)
+    assert choose_encoder(spec, [], "auto") == "tiktoken"
+    assert build_tokenizer(spec).encode("abc xabc").tolist() == [256, 220, 87, 64, 65, 66]
+    with pytest.raises(DataError, match="no merge makes"):
+        choose_encoder(spec, [], "gigatoken")
+
+
 def test_a_library_that_gives_other_ids_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     # Cut by another scheme than the table's pattern says: the self-check must notice.
     monkeypatch.setitem(GIGATOKEN_SCHEMES, GPT2_PATTERN, "gpt4")

@@ -216,6 +216,7 @@ def test_exchanged_ids_are_refused(tmp_path: Path) -> None:
         ("model.vocab.☃☃", 400, "stands for no byte"),
         ("model.merges", [], "is not what merging"),
         ("model.merges", [["z", "z"]], "without an id"),
+        ("decoder", {"type": "Nothing"}, "its own library cannot read it"),
         ("model", 5, "not a tokenizer.json"),
         ("pre_tokenizer", None, "no pre-tokenizer"),
     ],

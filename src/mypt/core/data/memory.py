@@ -55,7 +55,7 @@ def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generato
         yield Noted(tail_note(documents, config.val_fraction))
     shards = {split: memory[ranges[split].stream].shards(ranges[split].start, ranges[split].end) for split in SPLITS}
     streams = {split: TokenStream(shards[split]) for split in SPLITS}
-    return Corpus(tokenizer, streams["train"], streams["val"], _fingerprint(shards["train"], shards["val"]))
+    return Corpus(tokenizer.spec, streams["train"], streams["val"], _fingerprint(shards["train"], shards["val"]))
 
 
 def _spec_for(config: DataConfig, sources: Sequence[SourceFile]) -> TokenizerSpec:

@@ -12,8 +12,6 @@ from mypt.core.data.foreign import Foreign, check_shards, find_foreign
 from mypt.core.data.shards import FileShard, OpenFiles
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import Source, TokenStream
-from mypt.core.tokens.base import Tokenizer
-from mypt.core.tokens.build import build_tokenizer
 from mypt.durable import sha256_of
 from mypt.errors import DataError
 from mypt.events import Event, Noted, Warned
@@ -56,15 +54,15 @@ def open_datasets(texts: Sequence[str], spec: TokenizerSpec | None = None) -> Ge
     for choice in choices:
         yield from unpack_dataset(choice.path)
     datasets = [_find(choice.path) for choice in choices]
-    tokenizer = _common_tokenizer(datasets, spec)
+    spec = _common_spec(datasets, spec)
     for dataset in datasets:
         if dataset.foreign is not None:
-            yield from _checked(dataset, dataset.foreign, tokenizer)
+            yield from _checked(dataset, dataset.foreign, spec)
     parts = shares(choices, [dataset.tokens("train") for dataset in datasets])
     if len(datasets) > 1:
         told = ", ".join(f"{dataset.path} {float(part):.2%}" for dataset, part in zip(datasets, parts, strict=True))
         yield Noted(f"a mixture: {told} of the samples")
-    return _corpus(datasets, parts, tokenizer)
+    return _corpus(datasets, parts, spec)
 
 
 def open_dataset(path: Path, spec: TokenizerSpec | None = None) -> Corpus:
@@ -75,7 +73,7 @@ def open_dataset(path: Path, spec: TokenizerSpec | None = None) -> Corpus:
             dataset was made with another tokenizer than `spec`.
     """
     dataset = _prepared(path)
-    return _corpus([dataset], [Fraction(1)], _common_tokenizer([dataset], spec))
+    return _corpus([dataset], [Fraction(1)], _common_spec([dataset], spec))
 
 
 def _find(path: Path) -> _Dataset:
@@ -115,7 +113,7 @@ def _require_size(path: Path, shard: ShardInfo, manifest: DatasetManifest) -> No
         raise DataError(f"{path}: this shard {state}", hint=f"Make the dataset again: mypt {maker}")
 
 
-def _common_tokenizer(datasets: Sequence[_Dataset], spec: TokenizerSpec | None) -> Tokenizer:
+def _common_spec(datasets: Sequence[_Dataset], spec: TokenizerSpec | None) -> TokenizerSpec:
     """The one tokenizer of all datasets, and of the model where there is one."""
     first = datasets[0]
     for dataset in datasets:
@@ -131,24 +129,24 @@ def _common_tokenizer(datasets: Sequence[_Dataset], spec: TokenizerSpec | None) 
                 f"'{first.spec.kind}' tokens of {first.path}",
                 hint="Only datasets of one tokenizer can be mixed: prepare one of them again.",
             )
-    return build_tokenizer(first.spec)
+    return first.spec
 
 
-def _checked(dataset: _Dataset, foreign: Foreign, tokenizer: Tokenizer) -> Generator[Event]:
+def _checked(dataset: _Dataset, foreign: Foreign, spec: TokenizerSpec) -> Generator[Event]:
     yield Warned(
         f"{dataset.path}: shards of {foreign.program}, without hashes: their ids are checked now and at every start. "
         f"Once and for all: mypt import-dataset {dataset.path} --out-dir DIR"
     )
-    yield from check_shards(dataset.root, (*dataset.train, *dataset.val), tokenizer.vocab_size, hashed=False)
+    yield from check_shards(dataset.root, (*dataset.train, *dataset.val), spec.vocab_size, hashed=False)
 
 
-def _corpus(datasets: Sequence[_Dataset], parts: Sequence[Fraction], tokenizer: Tokenizer) -> Corpus:
-    train, val = (_stream(datasets, parts, split, tokenizer.vocab_size) for split in ("train", "val"))
+def _corpus(datasets: Sequence[_Dataset], parts: Sequence[Fraction], spec: TokenizerSpec) -> Corpus:
+    train, val = (_stream(datasets, parts, split, spec.vocab_size) for split in ("train", "val"))
     fingerprint = datasets[0].fingerprint
     if len(datasets) > 1:
         mixed = [f"{dataset.fingerprint} {part}\n" for dataset, part in zip(datasets, parts, strict=True)]
         fingerprint = sha256("".join(mixed).encode()).hexdigest()
-    return Corpus(tokenizer, train, val, fingerprint)
+    return Corpus(spec, train, val, fingerprint)
 
 
 def _stream(datasets: Sequence[_Dataset], parts: Sequence[Fraction], split: Split, vocab_size: int) -> TokenStream:

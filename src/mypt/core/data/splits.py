@@ -1,21 +1,30 @@
 """Corpus: what training reads. Both splits as streams of tokens, and the tokenizer that made them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mypt.core.data.stream import TokenStream
 from mypt.core.tokens.base import Tokenizer
+from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError
+from mypt.records.tokenizer import TokenizerSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Corpus:
     """What training reads."""
 
-    tokenizer: Tokenizer
+    spec: TokenizerSpec
+    """The tokenizer that made the tokens, as a record."""
     train: TokenStream
     val: TokenStream
     fingerprint: str
     """Equal fingerprints mean equal tokens in equal order."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer itself; a table of its own takes a third of a second to load."""
+        return build_tokenizer(self.spec)
 
     def require_blocks(self, block_size: int) -> None:
         """Refuse splits that do not hold one window of block_size + 1 tokens.

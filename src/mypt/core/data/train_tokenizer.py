@@ -171,7 +171,7 @@ def _learn(config: TokenizerConfig, sample: _Sample) -> Generator[Event, None, T
         )
     require_merges(table.pieces, table.merges or {})
     spec = BpeSpec.of(GPT2_PATTERN, table.pieces, {END_OF_TEXT: end_id}, END_OF_TEXT)
-    require_same_ids(build_tokenizer(spec), plain_library(content), sample.proof_texts(), "the trained table")
+    require_same_ids(build_tokenizer(spec), plain_library(content), sample.proof_texts())
     return spec
 
 

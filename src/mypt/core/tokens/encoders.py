@@ -9,8 +9,8 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mypt.core.tokens.base import as_utf8
 from mypt.core.tokens.battery import BATTERY
 from mypt.core.tokens.patterns import GIGATOKEN_SCHEMES
+from mypt.core.tokens.proofs import require_closed
 from mypt.errors import DataError, MissingExtraError
 from mypt.records.tokenizer import EncoderChoice, EncoderName
 
@@ -118,8 +119,7 @@ def build_encoder(table: BpeTable, name: EncoderName) -> Encoder:
     """
     if name == "tiktoken":
         return TiktokenEncoder(table)
-    if find_spec("gigatoken") is None:
-        raise MissingExtraError("gigatoken is not installed", hint="Install it: pip install 'mypt[fast]'")
+    _require_gigatoken()
     return GigatokenEncoder(table)
 
 
@@ -135,16 +135,28 @@ def proven_encoder(table: BpeTable, samples: Sequence[str], wanted: EncoderChoic
         MissingExtraError: when gigatoken is asked for and not installed.
         DataError: when gigatoken is asked for and does not agree.
     """
-    if wanted == "tiktoken" or (wanted == "auto" and find_spec("gigatoken") is None):
+    if wanted == "tiktoken":
         return "tiktoken"
     try:
+        _require_gigatoken()
+        # gigatoken aborts on a table with a piece that no merge makes.
+        require_closed(table.pieces)
         fast = build_encoder(table, "gigatoken")
         _require_same_ranks(fast, TiktokenEncoder(table), [*BATTERY, *samples])
-    except DataError:
+    except (DataError, MissingExtraError):
         if wanted == "gigatoken":
             raise
         return "tiktoken"
     return "gigatoken"
+
+
+def _require_gigatoken() -> None:
+    try:
+        import_module("gigatoken")
+    except ImportError as problem:
+        raise MissingExtraError(
+            f"gigatoken cannot be loaded ({problem})", hint="Install it: pip install 'mypt[fast]'"
+        ) from None
 
 
 def _require_same_ranks(fast: Encoder, reference: Encoder, texts: Sequence[str]) -> None:

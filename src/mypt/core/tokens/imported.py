@@ -5,7 +5,8 @@ A table is taken only when its ids are certain: checked by proof, and by the lib
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,7 +68,8 @@ def import_tokenizer(path: Path, pattern: str | None = None) -> TokenizerSpec:
     except OSError as problem:
         raise DataError(f"{path}: cannot read it ({problem.strerror or problem})") from None
     if not data.lstrip().startswith((b"{", b"[")):
-        return _from_table(path, data, pattern)
+        with _naming(path):
+            return _from_table(data, pattern)
     if pattern is not None:
         raise UsageError(f"{path}: has its own pattern", hint="Leave --pattern out.")
     try:
@@ -75,64 +77,75 @@ def import_tokenizer(path: Path, pattern: str | None = None) -> TokenizerSpec:
     except (ValueError, RecursionError) as problem:
         raise DataError(f"{path}: not valid JSON ({problem})") from None
     if isinstance(content, dict) and "model" in content:
-        return _from_hugging_face(path, content)
+        with _naming(path):
+            return _from_hugging_face(content)
     return read_tokenizer_spec(path)
 
 
-def _from_table(path: Path, data: bytes, pattern: str | None) -> TokenizerSpec:
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Let errors begin with the file they are about."""
+    try:
+        yield
+    except DataError as problem:
+        raise DataError(f"{path}: {problem.message}", hint=problem.hint) from None
+
+
+def _from_table(data: bytes, pattern: str | None) -> TokenizerSpec:
     try:
         table = parse_table(data)
     except ValueError as problem:
         raise DataError(
-            f"{path}: no tokenizer we know ({problem})",
-            hint="Known: tokenizer.json, vocab.bpe, merges.txt, .tiktoken.",
+            f"no tokenizer we know ({problem})", hint="Known: tokenizer.json, vocab.bpe, merges.txt, .tiktoken."
         ) from None
     digest = table_sha256(table.pieces)
     known = _KNOWN_TABLES.get(digest) or _KnownTable(GPT2_PATTERN, {END_OF_TEXT: len(table.pieces)})
     pattern = pattern or known.pattern
     if digest == GPT2_TABLE_SHA256 and pattern == GPT2_PATTERN:
         return Gpt2Spec()
-    return _proven(path, pattern, table, known.special_tokens)[0]
+    return _proven(pattern, table, known.special_tokens)[0]
 
 
-def _from_hugging_face(path: Path, content: dict[str, Any]) -> TokenizerSpec:
+def _from_hugging_face(content: dict[str, Any]) -> TokenizerSpec:
     try:
         pattern, special_tokens, table = parse_hugging_face(content)
     except ValueError as problem:
-        raise DataError(f"{path}: cannot be used: {problem}") from None
+        raise DataError(f"cannot be used: {problem}") from None
     except (KeyError, TypeError, AttributeError) as problem:
-        raise DataError(f"{path}: not a tokenizer.json of Hugging Face ({type(problem).__name__}: {problem})") from None
+        raise DataError(f"not a tokenizer.json of Hugging Face ({type(problem).__name__}: {problem})") from None
     is_gpt2s = (pattern, special_tokens) == (GPT2_PATTERN, Gpt2Spec().special_tokens)
     if is_gpt2s and table_sha256(table.pieces) == GPT2_TABLE_SHA256:
         return Gpt2Spec()
-    spec, tokenizer = _proven(path, pattern, table, special_tokens)
+    spec, tokenizer = _proven(pattern, table, special_tokens)
     if find_spec("tokenizers") is not None:
-        require_same_ids(tokenizer, plain_library(content), (), str(path))
+        require_same_ids(tokenizer, plain_library(content), ())
     return spec
 
 
-def _proven(
-    path: Path, pattern: str, table: MergeTable, special_tokens: Mapping[str, int]
-) -> tuple[BpeSpec, Tokenizer]:
+def _proven(pattern: str, table: MergeTable, special_tokens: Mapping[str, int]) -> tuple[BpeSpec, Tokenizer]:
     """The spec of a table whose ids are certain, and its tokenizer."""
     end_of_text = next((name for name in _END_NAMES if name in special_tokens), None)
     try:
         spec = BpeSpec.of(pattern, table.pieces, special_tokens, end_of_text)
     except ValueError as problem:
-        raise DataError(f"{path}: cannot be used: {problem}") from None
-    try:
-        if table.merges is not None:
-            require_merges(table.pieces, table.merges)
-        tokenizer = build_tokenizer(spec)
-        require_sound_pattern(pattern)
-    except DataError as problem:
-        raise DataError(f"{path}: {problem.message}", hint=problem.hint) from None
+        raise DataError(f"cannot be used: {problem}") from None
+    if table.merges is not None:
+        require_merges(table.pieces, table.merges)
+    tokenizer = build_tokenizer(spec)
+    require_sound_pattern(pattern)
     return spec, tokenizer
 
 
 def plain_library(content: Mapping[str, Any]) -> Callable[[str], list[int]]:
-    """Text -> ids by the library `tokenizers`, which takes no special tokens from the text here."""
+    """Text -> ids by the library `tokenizers`, which takes no special tokens from the text here.
+
+    Raises:
+        DataError: when the library cannot read the content of the file.
+    """
     from tokenizers import Tokenizer as LibraryTokenizer
 
-    library = LibraryTokenizer.from_str(json.dumps({**content, "added_tokens": [], "post_processor": None}))
+    try:
+        library = LibraryTokenizer.from_str(json.dumps({**content, "added_tokens": [], "post_processor": None}))
+    except Exception as problem:  # noqa: BLE001 - the library raises nothing narrower
+        raise DataError(f"its own library cannot read it ({problem})") from None
     return lambda text: library.encode(text, add_special_tokens=False).ids

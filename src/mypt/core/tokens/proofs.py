@@ -7,7 +7,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import regex
@@ -19,7 +19,7 @@ from mypt.errors import DataError
 _CUT = re.compile(r"[^\W_](?=[ \n])")
 
 
-def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Iterable[tuple[bytes, bytes]]]) -> None:
+def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Sequence[tuple[bytes, ...]]]) -> None:
     """Check that merging by rank ends each piece with one of the merges its source lists for it.
 
     Then both always agree: before a text's bytes become the piece, nothing reached over its
@@ -32,10 +32,20 @@ def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Iterable[tupl
     Raises:
         DataError: naming a piece that comes about in another way.
     """
-    ranks = {piece: rank for rank, piece in enumerate(pieces)}
-    for piece in pieces:
-        if len(piece) > 1 and _last_parts(piece, ranks) not in {tuple(pair) for pair in merges.get(piece, ())}:
+    for piece, parts in _last_merges(pieces):
+        if parts not in merges.get(piece, ()):
             raise DataError(f"the piece {piece!r} is not what merging in the order of ids makes")
+
+
+def require_closed(pieces: Sequence[bytes]) -> None:
+    """Check that merging by rank makes every piece: some libraries take that for granted.
+
+    Raises:
+        DataError: naming a piece that its own bytes never become.
+    """
+    for piece, parts in _last_merges(pieces):
+        if len(parts) > 2:  # noqa: PLR2004 - the pair whose merge is the piece
+            raise DataError(f"no merge makes the piece {piece!r} of its bytes")
 
 
 def require_sound_pattern(pattern: str) -> None:
@@ -57,25 +67,30 @@ def require_sound_pattern(pattern: str) -> None:
                 )
 
 
-def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], texts: Iterable[str], where: str) -> None:
+def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], texts: Iterable[str]) -> None:
     """Check that our ids are those of the library that made or reads the table.
 
     Args:
         tokenizer: ours.
         other: text -> ids by the other library.
         texts: what to compare on, beside the battery of odd texts.
-        where: names the table in the error.
 
     Raises:
         DataError: naming a text with other ids.
     """
     for text in (*BATTERY, *texts):
         if tokenizer.encode(text).tolist() != other(text):
-            raise DataError(f"{where}: its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
+            raise DataError(f"its own library gives other ids than {tokenizer.encoder} for {text[:60]!r}")
 
 
 def _words(pattern: str, text: str) -> list[str]:
     return [found[0] for found in regex.finditer(pattern, text)]
+
+
+def _last_merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """Each piece of several bytes, and the parts that its last merge by rank joins."""
+    ranks = {piece: rank for rank, piece in enumerate(pieces)}
+    yield from ((piece, _last_parts(piece, ranks)) for piece in pieces if len(piece) > 1)
 
 
 def _last_parts(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:

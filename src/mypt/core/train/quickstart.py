@@ -145,13 +145,14 @@ def _seconds_per_step(config: RunConfig) -> float:
     """Time some steps of a throw-away copy of the run; the median shrugs off a busy moment."""
     device = choose_device(config.training.device, config.training.precision)
     corpus = _quietly(read_corpus(config.data))
-    model = config.model.model_copy(update={"vocab_size": corpus.tokenizer.vocab_size})
+    model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
     session = begin(config.model_copy(update={"model": model}), corpus, Origin(), device)
     times_s = []
-    for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
-        started_s = time.monotonic()
-        session.read_loss(session.train_step())
-        times_s.append(time.monotonic() - started_s)
+    with closing(session):
+        for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
+            started_s = time.monotonic()
+            session.read_loss(session.train_step())
+            times_s.append(time.monotonic() - started_s)
     return median(times_s[_WARMUP_STEPS:])
 
 

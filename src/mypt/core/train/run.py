@@ -105,19 +105,19 @@ def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_siz
     Raises:
         UsageError: for an explicit vocabulary smaller than the tokenizer's.
     """
-    tokenizer = corpus.tokenizer
+    spec = corpus.spec
     if keep_vocab_size:
         size = config.model.vocab_size
     elif origin.tokenizer_source is not None:
         size = origin.tokenizer_source.config.vocab_size
     else:
-        multiple = VOCABULARY_MULTIPLE if tokenizer.spec.kind in {"gpt2", "bpe"} else 1
-        size = -(-tokenizer.vocab_size // multiple) * multiple
-    if size < tokenizer.vocab_size:
-        needed = tokenizer.vocab_size
+        multiple = VOCABULARY_MULTIPLE if spec.kind in {"gpt2", "bpe"} else 1
+        size = -(-spec.vocab_size // multiple) * multiple
+    if size < spec.vocab_size:
+        needed = spec.vocab_size
         raise UsageError(f"model.vocab_size = {size}: the tokenizer has {needed} ids (allowed: ≥ {needed})")
     model = config.model.model_copy(update={"vocab_size": size})
-    data = config.data.model_copy(update={"tokenization": tokenizer.spec.kind})
+    data = config.data.model_copy(update={"tokenization": spec.kind})
     return config.model_copy(update={"model": model, "data": data})
 
 
@@ -138,7 +138,7 @@ def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
         memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).peak,
         device=session.device.label,
         precision=session.device.precision,
-        tokenizer=corpus.tokenizer.spec.kind,
+        tokenizer=corpus.spec.kind,
         vocab_size=config.model.vocab_size,
     )
 

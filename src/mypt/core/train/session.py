@@ -68,9 +68,11 @@ class Session:
         self._batches = Batches(corpus.train, block_size, training.seed, documents=masked)
         self._feed = Feed(self._batches.at, device)
         windows = training.eval_iters * training.batch_size
-        self._val_windows = (
-            FixedWindows(corpus.val, block_size, windows, training.seed, documents=masked) if len(corpus.val) else None
-        )
+        self._val_windows: FixedWindows | None = None
+        if len(corpus.val):
+            self._val_windows = FixedWindows(corpus.val, block_size, windows, training.seed, documents=masked)
+            # Loaded now: a table that cannot be found must not end a run at its first evaluation.
+            self._bytes_per_id = corpus.tokenizer.bytes_per_id
 
     @property
     def tokens_per_step(self) -> int:
@@ -139,8 +141,8 @@ class Session:
             DivergedError: when the loss is not finite.
         """
         assert self._val_windows is not None, "the caller asks only where there is a split"
-        training, bytes_per_id = self.config.training, self.corpus.tokenizer.bytes_per_id
-        result = score(self.model, self._val_windows, training.batch_size, self.device, bytes_per_id)
+        batch_size = self.config.training.batch_size
+        result = score(self.model, self._val_windows, batch_size, self.device, self._bytes_per_id)
         if not math.isfinite(result.loss):
             raise self._diverged(f"the validation loss is {result.loss}")
         self.progress.val, self.progress.val_step = result, self.progress.step
@@ -187,7 +189,7 @@ class Session:
         saved, size_bytes = directory.publish(
             state.step,
             lambda folder: write_snapshot(
-                folder, self.config.model, self.corpus.tokenizer.spec, state, self.model, self.optimizer
+                folder, self.config.model, self.corpus.spec, state, self.model, self.optimizer
             ),
         )
         directory.retire()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -75,7 +75,7 @@ def _mourn(worker: "_Worker", todo: deque[Job], deaths: Counter[Job]) -> Iterato
     Raises:
         DataError: when it was the third death for this job.
     """
-    code = worker.process.wait()
+    code = worker.ended()
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     deaths[worker.job] += 1
     if deaths[worker.job] >= _MOST_DEATHS:
@@ -130,33 +130,32 @@ class _Worker:
     def give(self, job: Job) -> None:
         """Hand over a job; a worker that is dead already is noticed by its silence."""
         self.job = job
-        self._write(f"{job.kind} {job.number}\n")
+        assert self.process.stdin is not None, "made with a pipe"
+        with suppress(OSError):
+            self.process.stdin.write(f"{job.kind} {job.number}\n")
+            self.process.stdin.flush()
 
     def dismiss(self) -> None:
         """Let it end: there is no more work."""
-        self._write(None)
-        self.process.wait()
+        self.ended()
 
     def kill(self) -> None:
         """End it at once; what it was writing stays under a name of its own."""
         self.process.kill()
-        self.process.wait()
+        self.ended()
 
-    def _write(self, line: str | None) -> None:
+    def ended(self) -> int:
+        """Close our end of its input, which ends it, and wait for that; gives its exit code."""
         assert self.process.stdin is not None, "made with a pipe"
-        try:
-            if line is None:
-                self.process.stdin.close()
-            else:
-                self.process.stdin.write(line)
-                self.process.stdin.flush()
-        except OSError:
-            pass
+        with suppress(OSError):
+            self.process.stdin.close()
+        return self.process.wait()
 
     def _listen(self, inbox: "SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         assert self.process.stdout is not None, "made with a pipe"
-        for line in self.process.stdout:
-            if not line.endswith("\n"):
-                break  # it died while it spoke
-            inbox.put((self, json.loads(line)))
+        with self.process.stdout as messages:
+            for line in messages:
+                if not line.endswith("\n"):
+                    break  # it died while it spoke
+                inbox.put((self, json.loads(line)))
         inbox.put((self, None))

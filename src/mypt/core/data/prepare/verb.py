@@ -65,6 +65,8 @@ def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | 
     """
     options = options or PrepareConfig()
     require_sense(config, options)
+    if out_dir.name in {"", ".."} or out_dir.resolve() == Path.cwd():
+        raise DataError(f"{out_dir}: this folder cannot become a dataset", hint="Name a new one: --out-dir data/mine")
     workspace = Workspace.beside(out_dir)
     try:
         workspace.require_own()
@@ -122,11 +124,7 @@ def _plan_of(config: DataConfig, options: PrepareConfig) -> PreparePlan:
 
 
 def _require_free(out_dir: Path) -> None:
-    """Refuse a place that holds something, or that somebody stands in."""
-    if out_dir.resolve() == Path.cwd():
-        raise DataError(
-            f"{out_dir}: the current folder cannot become a dataset", hint="Name a new one: --out-dir data/mine"
-        )
+    """Refuse a place that holds something."""
     if out_dir.is_symlink() or (out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir()))):
         raise DataError(
             f"{out_dir}: already there and not empty; nothing was changed",
@@ -241,6 +239,7 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
         workspace.set_layout(lay_out(workspace, whole))
     layout = workspace.layout
     if layout.train.end == layout.train.start:
+        workspace.clear()
         raise DataError("the text is empty: no tokens to write")
     if layout.split_by == "tail":
         documents = sum(result.train.documents + result.val.documents for result in whole)

@@ -117,11 +117,11 @@ def _documents(report: DatasetReport) -> str:
     parts = [f"{report.documents:,}"]
     if counts.duplicate_documents:
         dropped = report.manifest.text is not None and report.manifest.text.deduplicate
-        parts.append(f"{counts.duplicate_documents:,} duplicates {'left out' if dropped else 'among them'}")
+        parts.append(f"{several(counts.duplicate_documents, 'duplicate')} {'left out' if dropped else 'among them'}")
     if counts.empty_documents:
-        parts.append(f"{counts.empty_documents:,} empty ones left out")
+        parts.append(f"{several(counts.empty_documents, 'empty document')} left out")
     if counts.dropped_lines:
-        parts.append(f"{counts.dropped_lines:,} lines left out")
+        parts.append(f"{several(counts.dropped_lines, 'line')} left out")
     return ", ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """The arithmetic of models, and manifests that vouch for themselves."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -74,4 +74,4 @@ def bpe_table(spec: Gpt2Spec | BpeSpec) -> "BpeTable":
     from mypt.core.tokens.gpt2_table import load_pieces
     from mypt.core.tokens.patterns import GPT2_PATTERN
 
-    return BpeTable(GPT2_PATTERN, load_pieces())
+    return BpeTable(GPT2_PATTERN, load_pieces(), is_closed=True)

@@ -55,9 +55,9 @@ def bytes_of(written: str) -> bytes:
         ValueError: for a character that stands for no byte.
     """
     try:
-        return bytes(map(_BYTE_OF.__getitem__, written))
-    except KeyError as problem:
-        raise ValueError(f"{written!r} is no piece: {problem} stands for no byte") from None
+        return written.translate(_BYTES_OF_CODES).encode("latin-1")
+    except UnicodeEncodeError as problem:
+        raise ValueError(f"{written!r} is no piece: {written[problem.start]!r} stands for no byte") from None
 
 
 def _printable_bytes() -> list[int]:
@@ -72,7 +72,8 @@ BYTE_ORDER: tuple[int, ...] = tuple(_byte_order(_printable_bytes()))
 """Rank of each single byte in GPT-2's table: the printable ones first."""
 
 # GPT-2 wrote each byte as a printable character: printable ones as themselves, others from 256 on.
-_BYTE_OF = {
-    chr(byte if index < len(_printable_bytes()) else 256 + index - len(_printable_bytes())): byte
+# The rest of the first 256 stands for nothing, and goes where latin-1 does not follow.
+_BYTES_OF_CODES = dict.fromkeys(range(256), 0xFFFF) | {
+    byte if index < len(_printable_bytes()) else 256 + index - len(_printable_bytes()): byte
     for index, byte in enumerate(BYTE_ORDER)
 }

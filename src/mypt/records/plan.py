@@ -85,6 +85,11 @@ class StreamRange(Record, frozen=True):
     start: int
     end: int
 
+    @property
+    def tokens(self) -> int:
+        """Tokens in the range."""
+        return self.end - self.start
+
 
 class Layout(Record, frozen=True):
     """Where every token goes: fixed when all units are finished, before the first shard is."""
@@ -100,7 +105,7 @@ class Layout(Record, frozen=True):
     @property
     def total_bytes(self) -> int:
         """Bytes of all shards."""
-        return sum(span.end - span.start for span in (self.train, self.val)) * item_bytes(self.dtype)
+        return (self.train.tokens + self.val.tokens) * item_bytes(self.dtype)
 
     def range_of(self, split: Split) -> StreamRange:
         """What a split is made of."""

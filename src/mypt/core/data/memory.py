@@ -11,7 +11,7 @@ from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.core.data.text.documents import read_documents
 from mypt.core.data.text.formats import Tally
-from mypt.core.data.text.sides import SPLITS, split_ranges, tail_note
+from mypt.core.data.text.sides import SPLITS, split_note, split_ranges
 from mypt.core.data.text.sources import find_sources, with_parts
 from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.data.tokenize import Chunk, encode_documents
@@ -51,8 +51,9 @@ def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generato
     totals = {split: memory[split].tokens for split in SPLITS}
     ranges, rule = split_ranges(totals["train"], totals["val"], config.val_fraction)
     documents = sum(buffer.documents for buffer in memory.values())
-    if rule == "tail" and documents:
-        yield Noted(tail_note(documents, config.val_fraction))
+    note = split_note(rule, ranges["train"].tokens, ranges["val"].tokens, documents, config.val_fraction)
+    if documents and note:
+        yield Noted(note)
     shards = {split: memory[ranges[split].stream].shards(ranges[split].start, ranges[split].end) for split in SPLITS}
     streams = {split: TokenStream(shards[split]) for split in SPLITS}
     return Corpus(tokenizer.spec, streams["train"], streams["val"], _fingerprint(shards["train"], shards["val"]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mypt.core.data.text.sides import split_ranges, tail_note
+from mypt.core.data.text.sides import split_note, split_ranges
 from mypt.records.text import TextConfig
 from preparation import COMPRESSIONS, read_texts, write_jsonl, write_parquet
 
@@ -94,5 +94,7 @@ def test_the_splits_hold_every_token_once(train: int, val: int, fraction: float)
 
 
 def test_a_tail_split_is_said_plainly() -> None:
-    assert tail_note(1, 0.1) == "one document: the last 10% of the tokens are held out for validation"
-    assert "all 3 documents fall on one side" in tail_note(3, 0.1)
+    assert split_note("tail", 90, 10, 1, 0.1) == "one document: the last 10% of the tokens are held out for validation"
+    assert "all 3 documents fall on one side" in (split_note("tail", 90, 10, 3, 0.1) or "")
+    assert split_note("content", 900, 100, 30, 0.1) is None
+    assert "48% of the tokens are held out for validation, not 10%" in (split_note("content", 52, 48, 3, 0.1) or "")

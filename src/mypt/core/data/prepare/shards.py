@@ -56,7 +56,7 @@ def _has_open_drops(workspace: Workspace, unit: int, split: Split) -> bool:
 
 def _shard_count(workspace: Workspace, split: Split) -> int:
     span = workspace.layout.range_of(split)
-    return -(-(span.end - span.start) // workspace.plan.tokens_per_shard)
+    return -(-span.tokens // workspace.plan.tokens_per_shard)
 
 
 def _result(workspace: Workspace, job: Job) -> ShardInfo | None:

@@ -31,7 +31,7 @@ from mypt.core.data.prepare.planning import (
 from mypt.core.data.prepare.progress import Progress
 from mypt.core.data.prepare.shards import assemble_shards
 from mypt.core.data.prepare.workspace import Workspace
-from mypt.core.data.text.sides import tail_note
+from mypt.core.data.text.sides import split_note
 from mypt.core.tokens.build import choose_encoder
 from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
@@ -238,12 +238,14 @@ def _assemble(workspace: Workspace, options: PrepareConfig) -> Generator[Event, 
     if not workspace.has_layout:
         workspace.set_layout(lay_out(workspace, whole))
     layout = workspace.layout
-    if layout.train.end == layout.train.start:
+    if not layout.train.tokens:
         workspace.clear()
         raise DataError("the text is empty: no tokens to write")
-    if layout.split_by == "tail":
-        documents = sum(result.train.documents + result.val.documents for result in whole)
-        yield Noted(tail_note(documents, workspace.plan.text.val_fraction))
+    documents = sum(result.train.documents + result.val.documents for result in whole)
+    val_fraction = workspace.plan.text.val_fraction
+    note = split_note(layout.split_by, layout.train.tokens, layout.val.tokens, documents, val_fraction)
+    if note:
+        yield Noted(note)
     shards = yield from assemble_shards(workspace, options)
     workspace.sweep()
     return write_manifest(workspace, whole, shards)

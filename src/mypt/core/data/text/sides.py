@@ -29,9 +29,17 @@ def split_ranges(train: int, val: int, val_fraction: float) -> tuple[dict[Split,
     }, "tail"
 
 
-def tail_note(documents: int, val_fraction: float) -> str:
-    """Say in words that the split is not by content."""
-    share = f"the last {val_fraction:.0%} of the tokens are held out for validation"
-    if documents == 1:
-        return f"one document: {share}"
-    return f"all {documents} documents fall on one side of the split: {share} instead"
+def split_note(rule: SplitRule, train: int, val: int, documents: int, val_fraction: float) -> str | None:
+    """Say in words what a user would not expect of the split; None where it is as asked for."""
+    if rule == "tail":
+        share = f"the last {val_fraction:.0%} of the tokens are held out for validation"
+        if documents == 1:
+            return f"one document: {share}"
+        return f"all {documents} documents fall on one side of the split: {share} instead"
+    found = val / max(1, train + val)
+    if val_fraction and not val_fraction / 2 <= found <= val_fraction * 2:
+        return (
+            f"{found:.0%} of the tokens are held out for validation, not {val_fraction:.0%}: documents are dealt out "
+            f"whole, by their content, and {documents} are few"
+        )
+    return None

@@ -47,11 +47,12 @@ def inspect(
 def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
     from mypt.core.checkpoint.report import report_model
     from mypt.core.checkpoint.store import ModelDirectory, State, no_such_model
-    from mypt.core.data.report import report_dataset
     from mypt.records.dataset import DATASET_FILE
 
     path = Path(wanted)
     if (path / DATASET_FILE).is_file():
+        from mypt.core.data.report import report_dataset
+
         return report_dataset(path)
     if path.is_file():
         return _legacy(path)
@@ -60,6 +61,10 @@ def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
         step = State(path).step
         path = path.parent
     by_path = path.is_dir() and (any(path.glob("step-*")) or any(path.glob("*.pt")))
+    if path.is_dir() and not by_path:
+        from mypt.core.data.report import require_no_folder_of_tokens
+
+        require_no_folder_of_tokens(path)
     directory = (
         ModelDirectory(path.absolute().parent, path.absolute().name)
         if by_path

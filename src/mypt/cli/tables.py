@@ -97,7 +97,7 @@ def show_dataset(report: DatasetReport) -> None:
     _show_lengths(console, report)
     _show_shards(console, manifest)
     for sample in report.samples:
-        console.print(Text(f"\n{sample.shard} from token {sample.token:,}:", style="dim"))
+        console.print(Text(f"\n{_short_path(sample.shard)} from token {sample.token:,}:", style="dim"))
         console.print(Text(_one_line(sample.text)), soft_wrap=True)
 
 
@@ -142,11 +142,18 @@ def _show_shards(console: Console, manifest: DatasetManifest) -> None:
     table = _columns("shard", "tokens", "documents", "sha256")
     for shard in every[:_SHOWN_SHARDS]:
         documents = "" if shard.documents is None else f"{shard.documents:,}"
-        table.add_row(shard.path, f"{shard.tokens:,}", documents, f"{shard.sha256[:12]}…" if shard.sha256 else "")
+        table.add_row(
+            _short_path(shard.path), f"{shard.tokens:,}", documents, f"{shard.sha256[:12]}…" if shard.sha256 else ""
+        )
     console.print()
     console.print(table)
     if len(every) > _SHOWN_SHARDS:
         console.print(f"… and {len(every) - _SHOWN_SHARDS:,} more", style="dim")
+
+
+def _short_path(path: str) -> str:
+    """Shards of others may lie anywhere: their folder and name tell them apart."""
+    return path if not path.startswith("/") else f"…/{'/'.join(path.split('/')[-2:])}"
 
 
 def _one_line(text: str) -> str:

@@ -44,6 +44,7 @@ def verify(
 def _verification(target: str, checkpoint_dir: Path) -> "tuple[Iterator[Event], type[MyptError]]":
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.core.checkpoint.verify import verify_model
+    from mypt.core.data.report import require_no_folder_of_tokens
     from mypt.core.data.verify import verify_dataset
     from mypt.errors import CheckpointError, DataError
     from mypt.records.dataset import DATASET_FILE
@@ -52,5 +53,7 @@ def _verification(target: str, checkpoint_dir: Path) -> "tuple[Iterator[Event], 
     if (path / DATASET_FILE).is_file():
         return verify_dataset(path), DataError
     by_path = path.is_dir() and any(path.glob("step-*"))
+    if path.is_dir() and not by_path:
+        require_no_folder_of_tokens(path)
     root, name = (path.absolute().parent, path.absolute().name) if by_path else (checkpoint_dir, target)
     return verify_model(ModelDirectory(root, name)), CheckpointError

@@ -2,35 +2,41 @@
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field
 
-from mypt.errors import MyptError
+from mypt.errors import MyptError, UsageError
 from mypt.records.base import Record
 
 
 class SealedRecord(Record, frozen=True):
-    """A record whose last field is the hash of all others."""
+    """A record whose last field is the hash of all others, compared whenever it is read."""
 
     checksum: str = Field("", description="sha256 of this record without this field.")
 
     def sealed(self) -> Self:
         """A copy that carries its own checksum."""
-        return self.model_copy(update={"checksum": self._hash()})
+        return self.model_copy(update={"checksum": _hash(self.model_dump(mode="json"))})
 
-    def require_seal(self, path: Path, error: type[MyptError]) -> None:
-        """Refuse a record whose stored checksum is not its own.
+    @classmethod
+    def parse(cls, data: Mapping[str, Any] | str | bytes, *, where: str, error: type[MyptError] = UsageError) -> Self:
+        """Validate `data` and its checksum.
+
+        What is hashed is what is stored: a field that a later version adds changes nothing.
 
         Raises:
-            error: naming the file, when they differ.
+            error: as every record does, and when the stored checksum is not that of the content.
         """
-        if self.checksum != self._hash():
-            raise error(f"{path}: the file does not match its own checksum (it was changed or damaged)")
+        record = super().parse(data, where=where, error=error)
+        if record.checksum != _hash(data if isinstance(data, Mapping) else json.loads(data)):
+            raise error(f"{where}: the file does not match its own checksum (it was changed or damaged)")
+        return record
 
-    def _hash(self) -> str:
-        """Hash the canonical JSON: sorted keys, no spaces, ASCII, without `checksum`."""
-        content = self.model_dump(mode="json", exclude={"checksum"})
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+
+def _hash(content: Mapping[str, Any]) -> str:
+    """Hash the canonical JSON: sorted keys, no spaces, ASCII, without `checksum`."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -104,6 +104,4 @@ def read_dataset_manifest(directory: Path) -> DatasetManifest:
             f"{directory}: no {DATASET_FILE} here, so this is not a (finished) dataset",
             hint="Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR",
         )
-    manifest = DatasetManifest.read(path, error=DataError)
-    manifest.require_seal(path, DataError)
-    return manifest
+    return DatasetManifest.read(path, error=DataError)

@@ -14,6 +14,7 @@ Compression = Literal["", "gz", "xz", "zst"]
 Engine = Literal["local", "ray"]
 
 STDIN = "-"
+PLAN_FILE = "plan.json"
 
 
 class SourceFile(Record, frozen=True):

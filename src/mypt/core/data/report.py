@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.core.data.foreign import find_foreign
 from mypt.core.data.shards import FileShard, OpenFiles
 from mypt.core.data.stream import TokenStream
 from mypt.core.tokens.base import Tokenizer, decode
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError
 from mypt.records.dataset import DatasetManifest, ShardInfo, Split, read_dataset_manifest
+from mypt.records.plan import PLAN_FILE
 from mypt.records.reports import DatasetReport, DocumentSample, LengthBucket
 from mypt.records.tokenizer import TOKENIZER_FILE, read_tokenizer_spec
 
@@ -45,6 +47,24 @@ def report_dataset(directory: Path) -> DatasetReport:
         samples=tuple(_samples(directory, manifest, build_tokenizer(spec))),
         manifest=manifest,
     )
+
+
+def require_no_folder_of_tokens(path: Path) -> None:
+    """Explain a folder that is nearly a dataset.
+
+    Raises:
+        DataError: for an unfinished dataset, and for shards of other programs.
+    """
+    if (path / PLAN_FILE).is_file():
+        raise DataError(
+            f"{path}: an unfinished dataset", hint="The mypt prepare-dataset command that began it goes on with it."
+        )
+    foreign = find_foreign(path)
+    if foreign is not None:
+        raise DataError(
+            f"{path}: shards of {foreign.program}, without a manifest",
+            hint=f"Write one: mypt import-dataset {path} --out-dir DIR",
+        )
 
 
 def _document_lengths(directory: Path, manifest: DatasetManifest) -> NDArray[np.int64]:

@@ -24,13 +24,12 @@ from mypt.durable import TEMPORARY_SUFFIX, sync_file, write_text
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
-from mypt.records.plan import Layout, PreparePlan, UnitResult
+from mypt.records.plan import PLAN_FILE, Layout, PreparePlan, UnitResult
 from mypt.records.tokenizer import TOKENIZER_FILE, EncoderName, TokenizerSpec, read_tokenizer_spec
 
-_PLAN_FILE = "plan.json"
 _ENCODER_FILE = "encoder"
 _LAYOUT_FILE = "layout.json"
-_NAMES = {"units", "shards", "dataset", _PLAN_FILE, _ENCODER_FILE, _LAYOUT_FILE, TOKENIZER_FILE}
+_NAMES = {"units", "shards", "dataset", PLAN_FILE, _ENCODER_FILE, _LAYOUT_FILE, TOKENIZER_FILE}
 
 
 class Workspace:
@@ -50,7 +49,7 @@ class Workspace:
     @property
     def has_plan(self) -> bool:
         """Whether the work has begun."""
-        return (self.path / _PLAN_FILE).is_file()
+        return (self.path / PLAN_FILE).is_file()
 
     @property
     def is_published(self) -> bool:
@@ -76,12 +75,12 @@ class Workspace:
         """Make the folders; the plan comes last."""
         for folder in (self.units_dir, self.shards_dir, *(self.dataset_dir / split for split in SPLITS)):
             folder.mkdir(parents=True, exist_ok=True)
-        plan.write(self.path / _PLAN_FILE)
+        plan.write(self.path / PLAN_FILE)
 
     @cached_property
     def plan(self) -> PreparePlan:
         """The plan, as it was fixed."""
-        return PreparePlan.read(self.path / _PLAN_FILE, error=DataError)
+        return PreparePlan.read(self.path / PLAN_FILE, error=DataError)
 
     @cached_property
     def units(self) -> list[Unit]:

@@ -49,7 +49,7 @@ ConfigFile = Annotated[
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FILES", help="Text files, folders (their .txt files) or globs.", show_default=False),
+    typer.Argument(metavar="FILES", help="Text files, folders or globs.", show_default=False),
 ]
 DeviceName = Annotated[str | None, option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Json = Annotated[bool, option("--json", help="Print JSON on stdout.")]

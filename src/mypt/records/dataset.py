@@ -56,7 +56,7 @@ class TextCounts(Record, frozen=True):
     documents: int = Field(0, ge=0, description="Documents kept.")
     text_bytes: int = Field(0, ge=0, description="UTF-8 bytes of the documents kept.")
     empty_documents: int = Field(0, ge=0, description="Documents without text, left out.")
-    duplicate_documents: int = Field(0, ge=0, description="Documents left out because their text came before.")
+    duplicate_documents: int = Field(0, ge=0, description="Documents whose text came before; left out if asked.")
     dropped_lines: int = Field(0, ge=0, description="Lines left out for their length.")
 
 

@@ -234,7 +234,7 @@ def test_json_prints_events_alone(mypt: Mypt, text_file: Path) -> None:
         "finished",
     ]
     assert {"step", "loss", "tokens_per_s"} <= set(events[3])
-    assert "val_loss" in events[4]
+    assert "val_loss" in events[5]
     assert run.stderr == ""
 
 

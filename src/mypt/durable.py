@@ -5,11 +5,19 @@ A name either holds the old content or the whole new content, also after a power
 
 import hashlib
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+# Process numbers repeat between machines, and between containers that share a disk.
+_PROCESS = secrets.token_hex(4)
+
+
+def own_name(path: Path) -> Path:
+    """A name beside `path` for writing, of this process alone."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{_PROCESS}{TEMPORARY_SUFFIX}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -19,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the content of `path` in one atomic and durable step."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = own_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -66,6 +66,7 @@ class _PreparationView:
         self._console = prose_console()
         self._reading = ReadingView(self._console)
         self._shards = 0
+        self._goes_on = False
 
     def draw(self, event: Event) -> None:
         match event:
@@ -92,7 +93,8 @@ class _PreparationView:
 
     def _planned(self, event: PreparationPlanned) -> None:
         self._console.print(_plan_line(event), soft_wrap=True)
-        if event.finished_units:
+        self._goes_on = event.finished_units > 0
+        if self._goes_on:
             self._console.print(f"going on: {event.finished_units:,} of {event.units:,} units are finished")
 
     def _shard(self, event: ShardWritten) -> None:
@@ -107,20 +109,21 @@ class _PreparationView:
         self._console.print(f"{event.path}: {sizes} in {human_duration(event.elapsed_s)}", soft_wrap=True)
 
     def _rank_finished(self, event: RankFinished) -> None:
-        self._console.print(f"rank {event.rank} of {event.world}: its {event.units:,} units are finished")
+        self._console.print(f"rank {event.rank} of {event.world}: all its {several(event.units, 'unit')} done")
         self._console.print(
             f"When all ranks are:  mypt prepare-dataset --out-dir {event.path} --finish", style="dim", soft_wrap=True
         )
 
     def _written(self, event: DatasetWritten) -> None:
         self.close()
-        rate = event.source_bytes / max(event.elapsed_s, 1e-9)
+        told = f"{human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}"
+        if self._goes_on:
+            told = f"the rest in {human_duration(event.elapsed_s)}"
         documents = "" if event.documents is None else f", {several(event.documents, 'document')}"
         shards = several(event.shards, "shard")
         self._console.print(
             f"Dataset {event.path}: {event.train_tokens:,} training + {event.val_tokens:,} validation tokens "
-            f"in {shards}{documents} "
-            f"({human_bytes(event.source_bytes)} in {human_duration(event.elapsed_s)}, {human_bytes(rate)}/s)",
+            f"in {shards}{documents} ({told})",
             soft_wrap=True,
         )
         self._console.print(f"Train on it:  mypt train --dataset-dir {event.path}", style="dim", soft_wrap=True)
@@ -178,7 +181,8 @@ def _plan_line(event: PreparationPlanned) -> str:
     if event.estimated_tokens:
         tokens, size = human_count(event.estimated_tokens), human_bytes(event.estimated_bytes)
         estimate = f", about {tokens} tokens, {size} ({human_bytes(event.free_bytes)} free)"
-    return f"{files}, {human_bytes(event.source_bytes)} in {units}, {workers}, {event.encoder}{estimate}"
+    size = f", {human_bytes(event.source_bytes)}" if event.source_bytes else ""
+    return f"{files}{size} in {units}, {workers}, {event.encoder}{estimate}"
 
 
 def _speed(event: TextRead | ShardsChecked) -> str:

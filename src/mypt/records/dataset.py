@@ -100,8 +100,11 @@ def read_dataset_manifest(directory: Path) -> DatasetManifest:
     """
     path = directory / DATASET_FILE
     if not path.is_file():
+        unfinished = directory.with_name(f"{directory.name}.partial")
         raise DataError(
             f"{directory}: no {DATASET_FILE} here, so this is not a (finished) dataset",
-            hint="Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR",
+            hint=f"{unfinished} is its beginning: the mypt prepare-dataset command that made it goes on with it."
+            if directory.name and unfinished.is_dir()
+            else "Make one: mypt prepare-dataset --input-files TEXT --out-dir DIR",
         )
     return DatasetManifest.read(path, error=DataError)

@@ -86,7 +86,7 @@ def test_a_damaged_pack_is_refused_by_name_and_leaves_nothing_half(dataset: Path
     data = bytearray(packed.read_bytes())
     data[place] ^= 4
     packed.write_bytes(data)
-    assert [Path(path).name for path in verified(dataset).damaged] == ["shard-00000.bin"]
+    assert [Path(path).name for path in verified(dataset).damaged] == ["shard-00000.bin.zst"]
     with pytest.raises(DataError, match=r"shard-00000\.bin\.zst"):
         list(unpack_dataset(dataset))
     assert not (dataset / "train/shard-00000.bin").exists()
@@ -104,7 +104,8 @@ def test_a_packed_dataset_is_verified_and_reported(dataset: Path) -> None:
     list(compress_dataset(dataset))
     assert not verified(dataset).damaged
     packed = report_dataset(dataset)
-    assert packed.model_copy(update={"samples": raw.samples}) == raw
+    assert packed.size_bytes < raw.size_bytes / 2
+    assert packed.model_copy(update={"samples": raw.samples, "size_bytes": raw.size_bytes}) == raw
 
 
 def test_training_on_a_packed_dataset_unpacks_it(mypt: Mypt, dataset: Path) -> None:

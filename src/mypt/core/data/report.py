@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.core.data.cold import cold_path
 from mypt.core.data.foreign import find_foreign
 from mypt.core.data.shards import FileShard, OpenFiles
 from mypt.core.data.stream import TokenStream
@@ -41,7 +42,7 @@ def report_dataset(directory: Path) -> DatasetReport:
         documents=manifest.documents,
         source_bytes=manifest.counts.source_bytes,
         bytes_per_token=manifest.counts.text_bytes / tokens if tokens else 0.0,
-        size_bytes=sum(shard.tokens * shard.item_bytes for shard in (*manifest.train, *manifest.val)),
+        size_bytes=sum(_stored_bytes(directory / shard.path) for shard in (*manifest.train, *manifest.val)),
         lengths=_histogram(lengths),
         counted_documents=int(lengths.size),
         samples=tuple(_samples(directory, manifest, build_tokenizer(spec))),
@@ -83,6 +84,11 @@ def _document_lengths(directory: Path, manifest: DatasetManifest) -> NDArray[np.
         if ends:
             found.append(np.diff(np.concatenate(ends), prepend=0))
     return np.concatenate(found)
+
+
+def _stored_bytes(path: Path) -> int:
+    """What a shard takes, packed or not; 0 where it is missing."""
+    return next((each.stat().st_size for each in (path, cold_path(path)) if each.is_file()), 0)
 
 
 def _index(directory: Path, shard: ShardInfo) -> NDArray[np.int64]:

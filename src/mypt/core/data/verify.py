@@ -45,7 +45,8 @@ def _files(directory: Path, manifest: DatasetManifest) -> Iterator[tuple[Path, i
     yield tokenizer, _size(tokenizer), "" if sound else "is not the tokenizer of this dataset"
     for shard in (*manifest.train, *manifest.val):
         path = directory / shard.path
-        yield path, _size(path) or _size(cold_path(path)), _shard_problem(path, shard, manifest.vocab_size)
+        stored = path if path.is_file() or not cold_path(path).is_file() else cold_path(path)
+        yield stored, _size(stored), _shard_problem(path, shard, manifest.vocab_size)
         if shard.documents is not None:
             index = path.with_suffix(".idx")
             yield index, _size(index), _index_problem(index, shard)

@@ -143,7 +143,11 @@ def test_char_and_standard_input_are_refused(tmp_path: Path) -> None:
 
 def free_disk(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
     usage = shutil.disk_usage("/")._replace(free=free_bytes)
-    monkeypatch.setattr("mypt.core.data.prepare.planning.shutil.disk_usage", lambda _path: usage)
+
+    def disk_usage(_path: Path) -> object:
+        return usage
+
+    monkeypatch.setattr("mypt.core.data.prepare.planning.shutil.disk_usage", disk_usage)
 
 
 def test_a_disk_that_is_too_small_is_refused_with_both_sizes(

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mypt.core.data.prepare.duplicates import read_drops
-from mypt.core.data.prepare.workspace import Workspace, own_name, publish, publish_result
+from mypt.core.data.prepare.workspace import Workspace, publish, publish_result
 from mypt.core.tokens.base import Ids
-from mypt.durable import write_bytes
+from mypt.durable import own_name, write_bytes
 from mypt.records.dataset import ShardInfo, Split
 
 _COPY_TOKENS = 2**20
@@ -53,7 +53,7 @@ def compact_unit(workspace: Workspace, unit: int) -> Iterator[tuple[int, int]]:
     dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
     for split in ("train", "val"):
         drops_path = workspace.stream_path(unit, split, "drop")
-        if not drops_path.is_file():
+        if not drops_path.is_file() or workspace.stream_path(unit, split, "kept.idx").is_file():
             continue
         flags, tail = read_drops(drops_path)
         bin_path, idx_path = (workspace.stream_path(unit, split, kind) for kind in ("bin", "idx"))
@@ -69,6 +69,8 @@ def compact_unit(workspace: Workspace, unit: int) -> Iterator[tuple[int, int]]:
         publish(kept_path)
         lengths = np.diff(bounds[:-1])[~flags]
         write_bytes(workspace.stream_path(unit, split, "kept.idx"), np.cumsum(lengths).astype("<u8").tobytes())
+        for path in (bin_path, idx_path):
+            path.unlink()  # the disk holds the tokens once
 
 
 def document_bounds(ends: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:

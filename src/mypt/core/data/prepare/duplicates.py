@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mypt.core.data.prepare.workspace import Workspace, own_name
+from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.documents import END_RECORD
-from mypt.durable import write_bytes
+from mypt.durable import own_name, write_bytes
 from mypt.records.dataset import Split
 
 _MEMORY_BYTES = 2**28

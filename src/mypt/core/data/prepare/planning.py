@@ -154,6 +154,8 @@ def require_sense(config: DataConfig, options: PrepareConfig) -> None:
         return
     if options.rank >= options.world:
         raise UsageError(f"--rank {options.rank}: ranks of a world of {options.world} are 0 to {options.world - 1}")
+    if options.fresh:
+        raise UsageError("--fresh is for one machine: before ranks begin, delete the unfinished folder (OUT.partial)")
     if options.finish:
         raise UsageError("--finish is for one machine, when all ranks are done; leave --rank and --world out")
     if config.tokenization == "char":

@@ -1,22 +1,21 @@
-"""Reports of many jobs -> the progress of the whole."""
+"""Reports of many jobs -> the progress of the whole. Work of an earlier command does not count."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mypt.core.data.prepare.jobs import Job, JobProgress
-from mypt.core.data.prepare.workspace import Workspace
 from mypt.events import Event, TextRead, Warned
-from mypt.records.plan import UnitResult
 
 
 class Progress:
     """Sums the progress of many jobs."""
 
-    def __init__(self, workspace: Workspace, finished: Sequence[UnitResult]) -> None:
-        self.total_bytes = sum(source.size_bytes or sum(source.part_bytes) for source in workspace.plan.sources)
+    def __init__(self, total_bytes: int) -> None:
+        """Begin; `total_bytes` is the input of all jobs, 0 where it cannot be known."""
+        self._total_bytes = total_bytes
         self._started_s = time.monotonic()
-        self._read_bytes = sum(result.read_bytes for result in finished)
-        self.tokens = sum(result.train.tokens + result.val.tokens for result in finished)
+        self._read_bytes = 0
+        self._tokens = 0
         self._running: dict[Job, tuple[int, int]] = {}
 
     def tell(self, reports: Iterator[JobProgress | Warned]) -> Iterator[Event]:
@@ -28,17 +27,17 @@ class Progress:
             self._running[report.job] = (report.read_bytes, report.tokens)
             if report.done:
                 self._read_bytes += report.read_bytes
-                self.tokens += report.tokens
+                self._tokens += report.tokens
                 del self._running[report.job]
             read_bytes = self._read_bytes + sum(running[0] for running in self._running.values())
-            tokens = self.tokens + sum(running[1] for running in self._running.values())
-            done_bytes = min(read_bytes, self.total_bytes - 1) if self.total_bytes else read_bytes
-            yield TextRead(done_bytes, self.total_bytes, tokens, self._elapsed_s())
+            tokens = self._tokens + sum(running[1] for running in self._running.values())
+            done_bytes = min(read_bytes, self._total_bytes - 1) if self._total_bytes else read_bytes
+            yield TextRead(done_bytes, self._total_bytes, tokens, self._elapsed_s())
 
     def whole(self) -> TextRead:
         """All of it is done."""
-        total_bytes = self.total_bytes or self._read_bytes
-        return TextRead(total_bytes, total_bytes, self.tokens, self._elapsed_s())
+        total_bytes = self._total_bytes or self._read_bytes
+        return TextRead(total_bytes, total_bytes, self._tokens, self._elapsed_s())
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started_s

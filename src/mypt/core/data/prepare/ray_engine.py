@@ -6,6 +6,7 @@ started again by Ray.
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mypt.core.data.prepare.workspace import Workspace
 from mypt.errors import DataError, MissingExtraError, MyptError
 
 _RETRIES = 3
+_PATIENCE_S = 5.0
 # Tasks that wait in Ray's queue: enough for the largest cluster, few enough to begin at once.
 _IN_FLIGHT = 2048
 
@@ -35,6 +37,7 @@ def run_on_ray(workspace: Workspace, jobs: Sequence[Job], address: str | None, w
         import ray
     except ImportError:
         raise MissingExtraError("--engine ray needs the package ray", hint="pip install 'mypt[ray]'") from None
+    _require_listener(address)
     _connect(ray, address, workers)
     try:
         task = ray.remote(max_retries=_RETRIES, num_cpus=1)(_do)
@@ -49,6 +52,25 @@ def run_on_ray(workspace: Workspace, jobs: Sequence[Job], address: str | None, w
             yield _answer(ray, finished[0], job)
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str | None) -> None:
+    """Fail at once where Ray would try for ten minutes.
+
+    Raises:
+        DataError: when nobody answers at HOST:PORT.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    except (OSError, OverflowError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise DataError(
+            f"--ray-address {address}: nobody answers there ({reason})",
+            hint="On a machine of the cluster: --ray-address auto",
+        ) from None
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:  # noqa: ANN401 - ray's module

@@ -20,6 +20,7 @@ from mypt.core.data.prepare.jobs import Job
 from mypt.core.data.prepare.layout import lay_out
 from mypt.core.data.prepare.manifest import write_manifest
 from mypt.core.data.prepare.planning import (
+    Sample,
     describe_change,
     estimate_tokens,
     make_plan,
@@ -32,12 +33,13 @@ from mypt.core.data.prepare.progress import Progress
 from mypt.core.data.prepare.shards import assemble_shards
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.sides import split_note
+from mypt.core.data.text.units import input_bytes
 from mypt.core.tokens.build import choose_encoder
 from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import make_directory, publish_directory
 from mypt.errors import DataError, ModelLockedError, UsageError
-from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished
+from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, Warned
 from mypt.records.dataset import (
     DATASET_FILE,
     DatasetManifest,
@@ -135,8 +137,7 @@ def _require_free(out_dir: Path) -> None:
 @contextmanager
 def _locked(workspace: Workspace, options: PrepareConfig) -> Generator[None]:
     """Keep a second command away; ranks share the folder, each with a lock of its own."""
-    rank = "" if options.rank is None else f"-{options.rank}"
-    lock = FileLock(workspace.path.with_name(f".{workspace.path.name}{rank}.lock"), timeout=0)
+    lock = FileLock(workspace.lock_path(options.rank), timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -159,7 +160,7 @@ def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> N
     """
     if workspace.has_plan and not options.fresh:
         if workspace.plan == plan:
-            if options.rank is None:
+            if options.rank is None and not workspace.has_ranks:
                 workspace.sweep()
             return
         if workspace.finished_units() or options.rank is not None:
@@ -175,28 +176,32 @@ def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> N
 def _encode(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iterator[Event]:
     """Do all units that are not finished; of a rank, its own."""
     sample = take_sample(workspace.plan)
-    if not workspace.has_tokenizer:
+    if workspace.has_tokenizer:
+        yield from _told_of_encoder(workspace, options)
+    else:
         spec = yield from _fixed_spec(workspace, options)
-        workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, _encoder_choice(workspace, options)))
+        workspace.set_tokenizer(spec, choose_encoder(spec, sample.texts, _encoder_choice(workspace, sample, options)))
     tokens = estimate_tokens(workspace.plan, sample, workspace.tokenizer)
     own = _own_units(workspace, options)
     results = {unit: workspace.result(unit) for unit in own}
-    progress = Progress(workspace, [result for result in results.values() if result])
-    result_bytes, free_bytes = require_disk(out_dir, tokens, progress.tokens, workspace.tokenizer, options)
+    finished = [result for result in results.values() if result]
+    done_tokens = sum(result.train.tokens + result.val.tokens for result in finished)
+    result_bytes, free_bytes = require_disk(out_dir, tokens, done_tokens, workspace.tokenizer, options)
     yield PreparationPlanned(
         path=str(out_dir),
         sources=len(workspace.plan.sources),
-        source_bytes=progress.total_bytes,
+        source_bytes=input_bytes(workspace.units, workspace.plan.sources),
         units=len(own),
-        finished_units=sum(result is not None for result in results.values()),
+        finished_units=len(finished),
         estimated_tokens=tokens,
         estimated_bytes=result_bytes,
         free_bytes=free_bytes,
         workers=max(1, min(worker_count(options), len(own))),
         encoder=workspace.tokenizer.encoder,
     )
-    jobs = [Job("encode", unit) for unit, result in results.items() if result is None]
-    yield from progress.tell(place(workspace, jobs, options))
+    todo = [unit for unit, result in results.items() if result is None]
+    progress = Progress(input_bytes([workspace.units[unit] for unit in todo], workspace.plan.sources))
+    yield from progress.tell(place(workspace, [Job("encode", unit) for unit in todo], options))
     yield progress.whole()
 
 
@@ -206,14 +211,24 @@ def _fixed_spec(workspace: Workspace, options: PrepareConfig) -> Generator[Event
         return find_tokenizer(workspace.plan.tokenization)
     units = range(len(workspace.units))
     jobs = [Job("survey", unit) for unit in units if not workspace.chars_path(unit).is_file()]
-    yield from Progress(workspace, []).tell(place(workspace, jobs, options))
+    progress = Progress(input_bytes(workspace.units, workspace.plan.sources))
+    yield from progress.tell(place(workspace, jobs, options))
     return char_spec_of(workspace.chars_path(unit).read_bytes().decode() for unit in units)
 
 
-def _encoder_choice(workspace: Workspace, options: PrepareConfig) -> EncoderChoice:
-    """A small text is encoded before a faster library has proven itself."""
-    total_bytes = sum(source.size_bytes for source in workspace.plan.sources)
-    return "tiktoken" if options.encoder == "auto" and 0 < total_bytes < _SMALL_BYTES else options.encoder
+def _encoder_choice(workspace: Workspace, sample: Sample, options: PrepareConfig) -> EncoderChoice:
+    """A small text is encoded before a faster library has proven itself, and without a sample it cannot."""
+    if options.encoder != "auto":
+        return options.encoder
+    total_bytes = input_bytes(workspace.units, workspace.plan.sources)
+    return "tiktoken" if not sample.texts or 0 < total_bytes < _SMALL_BYTES else "auto"
+
+
+def _told_of_encoder(workspace: Workspace, options: PrepareConfig) -> Iterator[Event]:
+    """The encoder stays what it was; the ids are the same."""
+    used = workspace.tokenizer.encoder
+    if options.encoder != "auto" and options.encoder not in used:
+        yield Warned(f"--encoder {options.encoder} is passed over: the work was begun with {used}")
 
 
 def _own_units(workspace: Workspace, options: PrepareConfig) -> Sequence[int]:

@@ -11,7 +11,7 @@ Whatever is here and finished is never done again; whatever is unfinished has a 
 its name and is thrown away.
 """
 
-import os
+import glob
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from mypt.core.data.text.sides import SPLITS
 from mypt.core.data.text.units import Unit, cut_units
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
-from mypt.durable import TEMPORARY_SUFFIX, sync_file, write_text
+from mypt.durable import TEMPORARY_SUFFIX, own_name, sync_file, write_text
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
@@ -90,6 +90,15 @@ class Workspace:
     def finished_units(self) -> int:
         """How many units are finished, whatever the plan says."""
         return sum(1 for _ in self.units_dir.glob("*.json")) if self.units_dir.is_dir() else 0
+
+    def lock_path(self, rank: int | None) -> Path:
+        """The lock of a command, beside the folder; ranks share the folder, each with a lock of its own."""
+        return self.path.with_name(f".{self.path.name}{'' if rank is None else f'-{rank}'}.lock")
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether a rank is at work (or was killed at it)."""
+        return any(self.path.parent.glob(f".{glob.escape(self.path.name)}-*.lock"))
 
     def sweep(self) -> None:
         """Throw away what processes that are gone have left half done."""
@@ -166,11 +175,6 @@ class Workspace:
     def shard_name(self, split: Split, shard: int) -> str:
         """A shard's path inside the dataset."""
         return f"{split}/shard-{shard:05d}.bin"
-
-
-def own_name(path: Path) -> Path:
-    """A name beside `path` for writing, of this process alone."""
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
 def publish(path: Path) -> None:

@@ -51,6 +51,15 @@ def cut_units(sources: Sequence[SourceFile], unit_bytes: int) -> list[Unit]:
     return [*units, tuple(packed)] if packed else units
 
 
+def input_bytes(units: Sequence[Unit], sources: Sequence[SourceFile]) -> int:
+    """Bytes of input that units read; 0 where it cannot be known."""
+    return sum(_span_bytes(span, sources[span.source]) for unit in units for span in unit)
+
+
+def _span_bytes(span: Span, source: SourceFile) -> int:
+    return sum(source.part_bytes[span.start : span.end]) if source.part_bytes else span.end - span.start
+
+
 def is_splittable(source: SourceFile) -> bool:
     """Whether a range of bytes of this source can be read alone."""
     return source.format in {"txt", "jsonl"} and not source.compression and source.size_bytes > 0

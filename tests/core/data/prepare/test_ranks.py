@@ -141,3 +141,8 @@ def test_what_one_rank_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         list(prepare_dataset(config.model_copy(update=update), tmp_path / "data", options(rank=0, world=2)))
+
+
+def test_a_rank_does_not_throw_the_work_of_others_away(tmp_path: Path, config: DataConfig) -> None:
+    with pytest.raises(UsageError, match="--fresh is for one machine"):
+        list(prepare_dataset(config, tmp_path / "data", options(rank=0, world=2, fresh=True)))

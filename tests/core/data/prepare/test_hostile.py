@@ -151,7 +151,6 @@ def test_a_full_disk_is_exit_3_wherever_the_work_is_done(tmp_path: Path, workers
 
 def test_invalid_text_on_standard_input_is_named_by_byte(tmp_path: Path) -> None:
     command = [*MYPT, "-", "--out-dir", "d", "--tokenization", "byte"]
-    quiet = clean_environment()
     for data, words in ((b"abc \xff def", "not valid UTF-8 at byte 4"), (b"\xff\xfea\x00", "looks like UTF-16")):
         run = subprocess.run(
             command, cwd=tmp_path, env=clean_environment(), input=data, capture_output=True, check=False

@@ -1,6 +1,7 @@
 """The folder of an unfinished dataset: its plan, its finished units, its finished shards.
 
     OUT.partial/
+      unfinished-dataset.txt                 says whose this folder is
       plan.json  tokenizer.json  encoder     fixed before the first unit
       units/000012.train.bin .idx .docs      tokens, document ends, document hashes
       units/000012.json                      renamed into place last: the unit is finished

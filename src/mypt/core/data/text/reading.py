@@ -176,8 +176,10 @@ def _safe_cut(text: str) -> int:
 
 
 def _encoding_error(path: Path, offset: int, problem: UnicodeDecodeError) -> DataError:
-    with path.open("rb") as file:
-        start = file.read(2)
+    start = b""
+    if path.is_file():  # standard input is none
+        with path.open("rb") as file:
+            start = file.read(2)
     byte = problem.object[problem.start]
     message = f"{path}: not valid UTF-8 at byte {offset:,} (0x{byte:02x})"
     if start in {b"\xff\xfe", b"\xfe\xff"}:

@@ -119,3 +119,19 @@ def test_training_on_a_packed_dataset_unpacks_it(mypt: Mypt, dataset: Path) -> N
         assert run.returncode == 0, run.stderr
         losses.append(next(line for line in run.stderr.splitlines() if line.startswith("Done")).split(",")[0])
     assert losses[0] == losses[1]
+
+
+def test_shards_of_others_are_not_packed(mypt: Mypt, tmp_path: Path) -> None:
+    (tmp_path / "nano").mkdir()
+    (tmp_path / "nano/train.bin").write_bytes(b"\1\0" * 500)
+    assert mypt("import-dataset", "nano", "--out-dir", "imported").returncode == 0
+    run = mypt("compress", "imported")
+    assert run.returncode == 3
+    assert "belong to another program" in run.stderr
+    assert (tmp_path / "nano/train.bin").is_file()
+
+
+def test_a_missing_shard_is_no_success(dataset: Path) -> None:
+    (dataset / "train/shard-00000.bin").unlink()
+    with pytest.raises(DataError, match=r"shard-00000\.bin: this shard is missing"):
+        list(compress_dataset(dataset))

@@ -102,3 +102,12 @@ def test_a_model_is_verified_too_and_a_flipped_bit_is_exit_4(mypt: Mypt, text_fi
     assert run.returncode == 4
     assert "model.safetensors" in run.stderr
     assert run.stdout.count('"file_verified"') >= 5
+
+
+def test_what_cannot_be_read_is_a_finding_and_not_the_end(dataset: Path) -> None:
+    index = dataset / "train/shard-00000.idx"
+    index.unlink()
+    index.mkdir()
+    (dataset / "train/shard-00001.bin").unlink()
+    (dataset / "train/shard-00001.bin.zst").write_bytes(b"no")
+    assert set(problems(dataset)) == {"train/shard-00000.idx", "train/shard-00001.bin.zst"}

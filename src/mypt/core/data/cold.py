@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mypt.durable import sync_directory, sync_file
+from mypt.durable import own_name, sync_directory, sync_file
 from mypt.errors import DataError, MissingExtraError
 from mypt.events import DatasetCompressed, Event, Noted, ShardWritten
 from mypt.records.dataset import DATASET_FILE, ShardInfo, read_dataset_manifest
@@ -36,6 +36,8 @@ def compress_dataset(directory: Path) -> Iterator[Event]:
     """
     started_s = time.monotonic()
     manifest = read_dataset_manifest(directory)
+    if manifest.split_by == "given":
+        raise DataError(f"{directory}: its shards belong to another program, and stay as they are")
     raw_bytes = packed_bytes = 0
     for shard in (*manifest.train, *manifest.val):
         path = directory / shard.path
@@ -46,7 +48,9 @@ def compress_dataset(directory: Path) -> Iterator[Event]:
             _require_hash(_unpacked(cold_path(path)), cold_path(path), shard, path)
             path.unlink()
             sync_directory(path.parent)
-        packed = cold_path(path).stat().st_size if cold_path(path).is_file() else 0
+        if not cold_path(path).is_file():
+            raise DataError(f"{path}: this shard is missing")
+        packed = cold_path(path).stat().st_size
         packed_bytes += packed
         yield ShardWritten(path=f"{shard.path}.zst", tokens=shard.tokens, size_bytes=packed)
     yield DatasetCompressed(str(directory), raw_bytes, packed_bytes, time.monotonic() - started_s)
@@ -83,7 +87,7 @@ def packed_content(path: Path) -> Iterator[bytes]:
 @contextmanager
 def _writing(path: Path) -> Generator[BinaryIO]:
     """Write a file beside its name and publish it, or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = own_name(path)
     try:
         with temporary.open("wb") as file:
             yield file

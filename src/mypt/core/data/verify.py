@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,28 @@ def verify_dataset(directory: Path) -> Iterator[Event]:
 def _files(directory: Path, manifest: DatasetManifest) -> Iterator[tuple[Path, int, str]]:
     """Each file with its size as it is and what is wrong with it, if anything."""
     tokenizer = directory / TOKENIZER_FILE
-    sound = tokenizer.is_file() and sha256_of(tokenizer) == manifest.tokenizer_sha256
-    yield tokenizer, _size(tokenizer), "" if sound else "is not the tokenizer of this dataset"
+    yield tokenizer, _size(tokenizer), _told(lambda: _tokenizer_problem(tokenizer, manifest))
     for shard in (*manifest.train, *manifest.val):
         path = directory / shard.path
         stored = path if path.is_file() or not cold_path(path).is_file() else cold_path(path)
-        yield stored, _size(stored), _shard_problem(path, shard, manifest.vocab_size)
+        yield stored, _size(stored), _told(partial(_shard_problem, path, shard, manifest.vocab_size))
         if shard.documents is not None:
             index = path.with_suffix(".idx")
-            yield index, _size(index), _index_problem(index, shard)
+            yield index, _size(index), _told(partial(_index_problem, index, shard))
+
+
+def _told(find: Callable[[], str]) -> str:
+    """What is wrong with one file; that it cannot be read is a finding too."""
+    try:
+        return find()
+    except OSError as problem:
+        return f"cannot be read ({problem.strerror or problem})"
+    except DataError as problem:
+        return problem.message
+
+
+def _tokenizer_problem(path: Path, manifest: DatasetManifest) -> str:
+    return "" if sha256_of(path) == manifest.tokenizer_sha256 else "is not the tokenizer of this dataset"
 
 
 def _size(path: Path) -> int:
@@ -61,17 +75,14 @@ def _shard_problem(path: Path, shard: ShardInfo, vocab_size: int) -> str:
     if path.is_file() and _size(path) != expected:
         return f"has {_size(path):,} bytes, the manifest says {expected:,}"
     digest, highest, position = hashlib.sha256(), 0, 0
-    try:
-        for chunk in _content(path):
-            digest.update(chunk)
-            ids = chunk[max(0, shard.byte_offset - position) :]
-            position += len(chunk)
-            if ids:
-                highest = max(highest, int(np.frombuffer(ids, dtype=f"<u{shard.item_bytes}").max()))
-    except OSError as problem:
-        return f"cannot be read ({problem.strerror or problem})"
-    except DataError as problem:
-        return problem.message
+    for chunk in _content(path):
+        digest.update(chunk)
+        ids = chunk[max(0, shard.byte_offset - position) :]
+        position += len(chunk)
+        whole = np.frombuffer(ids[: len(ids) - len(ids) % shard.item_bytes], dtype=f"<u{shard.item_bytes}")
+        highest = max(highest, int(whole.max(initial=0)))
+    if position != expected:
+        return f"holds {position:,} bytes, the manifest says {expected:,}"
     if shard.sha256 is not None and digest.hexdigest() != shard.sha256:
         return "is damaged: its sha256 is not the manifest's"
     return f"holds the id {highest:,}, the vocabulary ends at {vocab_size - 1:,}" if highest >= vocab_size else ""
@@ -88,8 +99,6 @@ def _content(path: Path) -> Iterator[bytes]:
 
 
 def _index_problem(path: Path, shard: ShardInfo) -> str:
-    if not path.is_file():
-        return "is missing"
     if shard.index_sha256 is not None and sha256_of(path) != shard.index_sha256:
         return "is damaged: its sha256 is not the manifest's"
     ends = np.fromfile(path, dtype="<u8")

@@ -76,7 +76,7 @@ def test_finishing_before_any_unit_is_done_throws_nothing_away(tmp_path: Path, c
     preparing = prepare_dataset(config, tmp_path / "data", options(rank=0, world=2))
     next(iter(preparing))
     before = listing(tmp_path)
-    with pytest.raises(DataError, match="units are not finished"):
+    with pytest.raises(ModelLockedError):
         list(prepare_dataset(config, tmp_path / "data", options(finish=True)))
     assert listing(tmp_path) == before
     list(preparing)

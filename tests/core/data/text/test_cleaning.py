@@ -32,13 +32,16 @@ def naive_change(text: str, change: Normalization) -> str:
     return unicodedata.normalize("NFC" if change == "nfc" else "NFKC", text)
 
 
+def length_of(line: str) -> int:
+    # Neither kind of line end is part of the line.
+    return len(line.removesuffix("\n").removesuffix("\r"))
+
+
 def naive_filter(text: str, least: int, most: int | None) -> tuple[str, int]:
     # What is left of the text, and how many lines are not.
     lines = text.split("\n")
     whole = [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
-    kept = [
-        line for line in whole if least <= len(line.rstrip("\n")) and (most is None or len(line.rstrip("\n")) <= most)
-    ]
+    kept = [line for line in whole if least <= length_of(line) and (most is None or length_of(line) <= most)]
     return "".join(kept), len(whole) - len(kept)
 
 
@@ -75,6 +78,7 @@ def test_a_change_piece_by_piece_equals_a_change_of_the_whole(
 @given(WORDS, st.integers(0, 6), st.none() | st.integers(0, 10), st.integers(1, 20), st.integers(1, 60))
 @example("", 1, None, 1, 1)
 @example("\n", 1, None, 1, 1)
+@example("a\r\n\r\nb\r", 1, 1, 1, 60)
 @example("abc", 0, 0, 1, 1)
 def test_lines_are_dropped_as_a_plain_reading_drops_them(
     folder: Path, text: str, least: int, more: int | None, read_bytes: int, unit_bytes: int

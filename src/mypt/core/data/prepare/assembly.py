@@ -27,7 +27,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
     ends = _document_ends(workspace, span.stream, start, end)
     written = 0
     with own_name(path).open("wb") as file:
-        for unit, first, last in units_of_range(workspace.layout.unit_tokens[span.stream], start, end):
+        for unit, first, last in units_of_range(workspace.unit_starts[span.stream], start, end):
             for ids in _read_ids(workspace.kept_path(unit, span.stream, "bin"), dtype, first, last):
                 digest.update(ids.data)
                 file.write(ids.data)
@@ -78,36 +78,35 @@ def document_bounds(ends: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
     return np.concatenate([[0], ends, [tokens]]).astype(np.int64)
 
 
-def units_of_range(unit_tokens: tuple[int, ...], start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The units that tokens start..end of a stream lie in, as (unit, first, last) inside the unit."""
-    starts = np.concatenate([[0], np.cumsum(unit_tokens, dtype=np.int64)])
-    unit = int(np.searchsorted(starts, start, side="right")) - 1
-    while start < end:
-        last = min(end, int(starts[unit + 1]))
-        if last > start:
-            yield unit, start - int(starts[unit]), last - int(starts[unit])
-        start = max(start, last)
-        unit += 1
+def units_of_range(unit_starts: NDArray[np.int64], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The units that tokens start..end of a stream touch, as (unit, first, last) inside the unit.
+
+    A unit without tokens, or one that only begins where the range ends, may hold the end of the
+    document before it: it is given too.
+    """
+    low = int(np.searchsorted(unit_starts[1:], start, side="right"))
+    high = int(np.searchsorted(unit_starts[:-1], end, side="right"))
+    for unit in range(low, high):
+        begin, after = int(unit_starts[unit]), int(unit_starts[unit + 1])
+        yield unit, max(start, begin) - begin, min(end, after) - begin
 
 
 def _document_ends(workspace: Workspace, stream: Split, start: int, end: int) -> NDArray[np.int64]:
-    """Document ends in (start, end] of a stream, counted from `start`.
-
-    A unit may begin with the end of a document whose last token is in the unit before.
-    """
+    """Document ends in (start, end] of a stream, counted from `start`."""
     found = [np.empty(0, dtype=np.int64)]
-    first = 0
-    for unit, tokens in enumerate(workspace.layout.unit_tokens[stream]):
+    unit_starts = workspace.unit_starts[stream]
+    for unit, _, _ in units_of_range(unit_starts, start, end):
         path = workspace.kept_path(unit, stream, "idx")
-        if first <= end and first + tokens > start and path.is_file():
-            ends = first + np.fromfile(path, dtype="<u8").astype(np.int64)
+        if path.is_file():
+            ends = unit_starts[unit] + np.fromfile(path, dtype="<u8").astype(np.int64)
             low, high = np.searchsorted(ends, [start, end], side="right")
             found.append(ends[low:high] - start)
-        first += tokens
     return np.concatenate(found)
 
 
 def _read_ids(path: Path, dtype: np.dtype[np.uint16 | np.uint32], first: int, last: int) -> Iterator[Ids]:
+    if first >= last:
+        return
     with path.open("rb") as file:
         file.seek(first * dtype.itemsize)
         while first < last:

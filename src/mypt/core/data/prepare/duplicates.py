@@ -6,7 +6,6 @@ file, and each file fits into memory. The first document in the order of the uni
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +44,29 @@ def duplicate_flags(workspace: Workspace, split: Split, documents: Sequence[int]
             ordered = rows[np.lexsort((rows["place"], rows["low"], rows["high"]))]
             again = (ordered["low"][1:] == ordered["low"][:-1]) & (ordered["high"][1:] == ordered["high"][:-1])
             flags[ordered["place"][1:][again].astype(np.int64)] = True
-        yield Flags(flags, starts)
+        found = Flags(flags, starts)
         del flags
+        yield found
+        found.close()
     finally:
         path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Flags:
     """Which documents came before: True for each but the first of equals."""
 
-    _flags: NDArray[np.bool_]
-    _starts: NDArray[np.int64]
+    def __init__(self, flags: NDArray[np.bool_], starts: NDArray[np.int64]) -> None:
+        self._flags: NDArray[np.bool_] | None = flags
+        self._starts = starts
 
     def of_unit(self, unit: int) -> NDArray[np.bool_]:
         """Flags of one unit, shape (documents of the unit,)."""
+        assert self._flags is not None, "used inside its context"
         return np.array(self._flags[self._starts[unit] : self._starts[unit + 1]])
+
+    def close(self) -> None:
+        """Let go of the file: Windows deletes none that is mapped."""
+        self._flags = None
 
 
 def write_drops(workspace: Workspace, split: Split, unit: int, flags: NDArray[np.bool_], *, tail: bool) -> None:

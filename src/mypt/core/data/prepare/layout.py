@@ -53,7 +53,7 @@ def _without_duplicates(
                 found += int(flags.sum())
                 records = np.fromfile(workspace.stream_path(unit, split, "docs"), dtype=END_RECORD)
                 found_bytes += int(records["text_bytes"][flags].sum())
-            if workspace.plan.text.deduplicate and tokens[unit] and (flags.any() or next_is_dropped):
+            if workspace.plan.text.deduplicate and (flags.any() or (tokens[unit] and next_is_dropped)):
                 write_drops(workspace, split, unit, flags, tail=next_is_dropped)
                 ends = np.fromfile(workspace.stream_path(unit, split, "idx"), dtype="<u8").astype(np.int64)
                 lengths = np.diff(document_bounds(ends, tokens[unit]))

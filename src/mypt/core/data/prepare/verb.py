@@ -6,18 +6,14 @@ Every unit and every shard is published by rename, so a killed command goes on w
 the bytes do not depend on who did what. The finished dataset appears under its name by one rename.
 """
 
-import os
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from mypt.core.data.prepare.engines import place
-from mypt.core.data.prepare.jobs import Job
+from mypt.core.data.prepare.jobs import Job, cannot_write
 from mypt.core.data.prepare.layout import lay_out
+from mypt.core.data.prepare.locks import hold
 from mypt.core.data.prepare.manifest import write_manifest
 from mypt.core.data.prepare.planning import (
     Sample,
@@ -37,8 +33,8 @@ from mypt.core.data.text.units import input_bytes
 from mypt.core.tokens.build import choose_encoder
 from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
-from mypt.durable import make_directory, publish_directory
-from mypt.errors import DataError, ModelLockedError, UsageError
+from mypt.durable import publish_directory
+from mypt.errors import DataError, UsageError
 from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, Warned
 from mypt.records.dataset import (
     DATASET_FILE,
@@ -71,58 +67,64 @@ def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | 
         raise DataError(f"{out_dir}: this folder cannot become a dataset", hint="Name a new one: --out-dir data/mine")
     workspace = Workspace.beside(out_dir)
     try:
-        workspace.require_own()
-        if workspace.is_published and (out_dir / DATASET_FILE).is_file():
-            yield from _clear_away(workspace, out_dir, options)
-            return
-        _require_free(out_dir)
-        yield from _prepare(config, out_dir, options, workspace)
-    except OSError as problem:
-        place_of = problem.filename or workspace.path
-        raise DataError(
-            f"{place_of}: cannot write the dataset ({problem.strerror or problem})",
-            hint="The same command goes on where this one was.",
-        ) from None
-
-
-def _prepare(config: DataConfig, out_dir: Path, options: PrepareConfig, workspace: Workspace) -> Iterator[Event]:
-    started_s = time.monotonic()
-    if options.finish and not workspace.has_plan:
-        raise UsageError(f"{workspace.path}: not there, so there is nothing to finish")
-    plan = workspace.plan if options.finish else _plan_of(config, options)
-    make_directory(workspace.path)
-    with _locked(workspace, options):
-        try:
-            if not options.finish:
-                _enter(workspace, plan, options)
-                yield from _encode(workspace, out_dir, options)
-            if options.rank is not None and options.world is not None:
-                yield RankFinished(options.rank, options.world, len(_own_units(workspace, options)), str(out_dir))
+        if not (out_dir / DATASET_FILE).is_file():
+            _require_free(out_dir)
+        if options.finish and not workspace.has_plan:
+            raise UsageError(f"{workspace.path}: not there, so there is nothing to finish")
+        plan = _plan_of(config, options, workspace)
+        with hold(workspace, options.rank):
+            workspace.require_own()
+            if workspace.is_published(plan) and (out_dir / DATASET_FILE).is_file():
+                yield from _clear_away(workspace, out_dir)
                 return
-            manifest = yield from _assemble(workspace, options)
-        finally:
-            is_ours_alone = options.rank is None and not options.finish
-            if is_ours_alone and not workspace.finished_units() and not workspace.has_layout:
-                workspace.clear()  # there is nothing to go on with
+            _require_free(out_dir)
+            yield from _prepare(plan, out_dir, options, workspace)
+    except OSError as problem:
+        raise cannot_write(problem, out_dir) from None
+
+
+def _prepare(plan: PreparePlan, out_dir: Path, options: PrepareConfig, workspace: Workspace) -> Iterator[Event]:
+    started_s = time.monotonic()
+    try:
+        if not options.finish:
+            _enter(workspace, plan, options)
+            yield from _encode(workspace, out_dir, options)
+        if options.rank is not None and options.world is not None:
+            yield RankFinished(options.rank, options.world, len(_own_units(workspace, options)), str(out_dir))
+            return
+        manifest = yield from _assemble(workspace, options)
+    finally:
+        is_ours_alone = options.rank is None and not options.finish
+        if is_ours_alone and not workspace.finished_units() and not workspace.has_layout:
+            workspace.clear()  # there is nothing to go on with
     if out_dir.exists():
         out_dir.rmdir()
     publish_directory(workspace.dataset_dir, out_dir)
-    shutil.rmtree(workspace.path, ignore_errors=True)
+    workspace.clear()
     yield _written(manifest, out_dir, time.monotonic() - started_s)
 
 
-def _clear_away(workspace: Workspace, out_dir: Path, options: PrepareConfig) -> Iterator[Event]:
+def _clear_away(workspace: Workspace, out_dir: Path) -> Iterator[Event]:
     """Finish a command that was killed when the dataset had its name already."""
     started_s = time.monotonic()
-    with _locked(workspace, options):
-        shutil.rmtree(workspace.path, ignore_errors=True)
+    workspace.clear()
     yield Noted(f"{out_dir}: it was finished already")
     yield _written(read_dataset_manifest(out_dir), out_dir, time.monotonic() - started_s)
 
 
-def _plan_of(config: DataConfig, options: PrepareConfig) -> PreparePlan:
+def _plan_of(config: DataConfig, options: PrepareConfig, workspace: Workspace) -> PreparePlan:
+    """The plan of this command; --finish alone means the one that is there.
+
+    Raises:
+        DataError: when --finish comes with other files or options than the ranks had.
+    """
+    if options.finish and not config.input_files:
+        return workspace.plan
     spec = None if config.tokenization == "char" else find_tokenizer(config.tokenization)
-    return make_plan(config, options, spec)
+    plan = make_plan(config, options, spec)
+    if options.finish and plan != workspace.plan:
+        raise DataError(f"{workspace.path}: was begun with {describe_change(workspace.plan, plan)}")
+    return plan
 
 
 def _require_free(out_dir: Path) -> None:
@@ -134,24 +136,6 @@ def _require_free(out_dir: Path) -> None:
         )
 
 
-@contextmanager
-def _locked(workspace: Workspace, options: PrepareConfig) -> Generator[None]:
-    """Keep a second command away; ranks share the folder, each with a lock of its own."""
-    lock = FileLock(workspace.lock_path(options.rank), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ModelLockedError(
-            f"{workspace.path}: another command is working on this dataset", hint="Wait for it to end."
-        ) from None
-    try:
-        yield
-    finally:
-        if os.name != "nt":  # while it is ours: nobody locks a name that is gone
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> None:
     """Begin, or go on with the same plan.
 
@@ -160,7 +144,7 @@ def _enter(workspace: Workspace, plan: PreparePlan, options: PrepareConfig) -> N
     """
     if workspace.has_plan and not options.fresh:
         if workspace.plan == plan:
-            if options.rank is None and not workspace.has_ranks:
+            if options.rank is None:
                 workspace.sweep()
             return
         if workspace.finished_units() or options.rank is not None:

@@ -5,19 +5,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from mypt.core.data.prepare.jobs import Job, JobKind, run_job
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.errors import MyptError
-
-_KINDS: dict[str, JobKind] = {
-    "survey": "survey",
-    "encode": "encode",
-    "compact": "compact",
-    "train": "train",
-    "val": "val",
-}
 
 
 def main(path: str, channel: TextIO) -> None:
@@ -33,7 +25,7 @@ def main(path: str, channel: TextIO) -> None:
     for line in sys.stdin:
         kind, number = line.split()
         try:
-            for progress in run_job(workspace, Job(_KINDS[kind], int(number))):
+            for progress in run_job(workspace, Job(cast("JobKind", kind), int(number))):
                 tell({"read_bytes": progress.read_bytes, "tokens": progress.tokens, "done": progress.done})
         except MyptError as problem:
             tell({"error": type(problem).__name__, "message": problem.message, "hint": problem.hint})

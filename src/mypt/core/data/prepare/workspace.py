@@ -16,11 +16,14 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mypt.core.data.text.sides import SPLITS
 from mypt.core.data.text.units import Unit, cut_units
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
-from mypt.durable import TEMPORARY_SUFFIX, own_name, sync_file, write_text
+from mypt.durable import make_directory, own_name, sync_file, write_text
 from mypt.errors import DataError
 from mypt.records.base import Record
 from mypt.records.dataset import ShardInfo, Split
@@ -29,7 +32,10 @@ from mypt.records.tokenizer import TOKENIZER_FILE, EncoderName, TokenizerSpec, r
 
 _ENCODER_FILE = "encoder"
 _LAYOUT_FILE = "layout.json"
-_NAMES = {"units", "shards", "dataset", PLAN_FILE, _ENCODER_FILE, _LAYOUT_FILE, TOKENIZER_FILE}
+_MARKER_FILE = "unfinished-dataset.txt"
+_MARKER = """mypt prepare-dataset works here. The command that began it goes on with it when it is given again.
+To give it up, delete this folder.
+"""
 
 
 class Workspace:
@@ -51,10 +57,9 @@ class Workspace:
         """Whether the work has begun."""
         return (self.path / PLAN_FILE).is_file()
 
-    @property
-    def is_published(self) -> bool:
-        """Whether the dataset has left for its final name."""
-        return self.path.is_dir() and not self.dataset_dir.exists()
+    def is_published(self, plan: PreparePlan) -> bool:
+        """Whether the dataset of this plan has left for its final name."""
+        return self.has_plan and not self.dataset_dir.exists() and self.plan == plan
 
     def require_own(self) -> None:
         """Refuse a folder that somebody else has made under the name of our own.
@@ -62,17 +67,23 @@ class Workspace:
         Raises:
             DataError: naming what is in it.
         """
-        if self.has_plan or not self.path.is_dir():
-            return
-        for path in self.path.iterdir():
-            if path.name not in _NAMES and path.suffix != TEMPORARY_SUFFIX:
-                raise DataError(
-                    f"{self.path}: this folder is needed for the work, and holds '{path.name}', which is not ours",
-                    hint="Move it away, or choose another --out-dir.",
-                )
+        marker = self.path / _MARKER_FILE
+        strange = [path.name for path in self.path.iterdir()] if self.path.is_dir() and not marker.is_file() else []
+        if strange:
+            raise DataError(
+                f"{self.path}: this folder is needed for the work, and holds '{min(strange)}', which is not ours",
+                hint="Move it away, or choose another --out-dir.",
+            )
+
+    def _mark(self) -> None:
+        """Make the folder, and say in it first of all whose it is."""
+        make_directory(self.path)
+        if not (self.path / _MARKER_FILE).is_file():
+            write_text(self.path / _MARKER_FILE, _MARKER)
 
     def begin(self, plan: PreparePlan) -> None:
         """Make the folders; the plan comes last."""
+        self._mark()
         for folder in (self.units_dir, self.shards_dir, *(self.dataset_dir / split for split in SPLITS)):
             folder.mkdir(parents=True, exist_ok=True)
         plan.write(self.path / PLAN_FILE)
@@ -95,10 +106,9 @@ class Workspace:
         """The lock of a command, beside the folder; ranks share the folder, each with a lock of its own."""
         return self.path.with_name(f".{self.path.name}{'' if rank is None else f'-{rank}'}.lock")
 
-    @property
-    def has_ranks(self) -> bool:
-        """Whether a rank is at work (or was killed at it)."""
-        return any(self.path.parent.glob(f".{glob.escape(self.path.name)}-*.lock"))
+    def rank_locks(self) -> list[Path]:
+        """The locks of all ranks that are at work, or were killed at it."""
+        return sorted(self.path.parent.glob(f".{glob.escape(self.path.name)}-*.lock"))
 
     def sweep(self) -> None:
         """Throw away what processes that are gone have left half done."""
@@ -162,6 +172,12 @@ class Workspace:
     def layout(self) -> Layout:
         """Where every token goes."""
         return Layout.read(self.path / _LAYOUT_FILE, error=DataError)
+
+    @cached_property
+    def unit_starts(self) -> dict[Split, NDArray[np.int64]]:
+        """Where each unit begins in both streams, and where the last one ends; shape (units + 1,)."""
+        tokens = self.layout.unit_tokens
+        return {split: np.concatenate([[0], np.cumsum(tokens[split], dtype=np.int64)]) for split in SPLITS}
 
     def shard_result_path(self, split: Split, shard: int) -> Path:
         """The file that says a shard is finished."""

@@ -50,6 +50,7 @@ class _Lines:
         self._tally = tally
         self._held: list[str] = []
         self._chars = 0
+        self._last = ""
 
     def feed(self, text: str) -> str:
         """Take text; give what is decided of it."""
@@ -63,16 +64,19 @@ class _Lines:
 
     def _go_on(self, text: str) -> str:
         self._chars += len(text)
-        if self._most is not None and self._chars > self._most:
+        self._last = text[-1:] or self._last
+        # One more than asked for: the last character may prove to be half of a line's end.
+        if self._most is not None and self._chars > self._most + 1:
             self._held.clear()
             return ""
         self._held.append(text)
-        return self._release() if self._most is None and self._chars >= self._least else ""
+        return self._release() if self._most is None and self._chars > self._least else ""
 
     def _end_line(self, text: str, end: str) -> str:
         decided = self._go_on(text)
-        is_kept = self._least <= self._chars and (self._most is None or self._chars <= self._most)
-        self._chars = 0
+        chars = self._chars - (self._last == "\r")
+        is_kept = self._least <= chars and (self._most is None or chars <= self._most)
+        self._chars, self._last = 0, ""
         if is_kept:
             return decided + self._release() + end
         self._held.clear()

@@ -53,9 +53,9 @@ def _read(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> I
 
 
 def _catch_up(document: "_Document", source: SourceFile, span: Span, config: TextConfig) -> None:
-    """Read what other units read of the document: its head, and all of it where it ends here.
+    """Read what other units read of the document: its head, and where it ends here all of it.
 
-    That is done at a hundred times the speed of encoding.
+    All of it only to compare it with others, at a hundred times the speed of encoding.
     """
     head = _Document(source.path, document.val_fraction, Tally())
     for text, _ in _read(source, Span(span.source, 0, source.size_bytes), config, Tally()):
@@ -63,7 +63,9 @@ def _catch_up(document: "_Document", source: SourceFile, span: Span, config: Tex
         if head.split is not None:
             break
     document.split = head.decided()
-    if span.start and span.end == source.size_bytes:
+    if not config.deduplicate:
+        document.begun_elsewhere(0 if head.is_empty else span.start)
+    elif span.start and span.end == source.size_bytes:
         for text, _ in _read(source, Span(span.source, 0, span.start), config, Tally()):
             document.add(text)
 
@@ -97,6 +99,16 @@ class _Document:
         self._chars = 0
         self._bytes = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the document has had no text so far."""
+        return not self._bytes
+
+    def begun_elsewhere(self, before_bytes: int) -> None:
+        """Go on with a document that is compared with no other: let its hash equal none."""
+        self._hash.update(self._source.encode())
+        self._bytes = before_bytes
+
     def add(self, text: str) -> None:
         """Take the next text of the document; its head decides the side."""
         missing = _HEAD_CHARS - self._chars
@@ -108,7 +120,7 @@ class _Document:
 
     def pieces(self, texts: list[str], *, ends: bool) -> Iterator[Piece]:
         """Give texts their side; after the document's end the next one begins."""
-        if ends and not self._bytes:
+        if ends and self.is_empty:
             self._tally.empty_documents += 1
             return
         split = self.split = self.decided()

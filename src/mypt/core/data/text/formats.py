@@ -68,26 +68,24 @@ def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
     """Cut a text at its separators: each ends a document, and so does the end of the text."""
 
     def one_document() -> Iterator[str]:
-        nonlocal pending, at_end
+        nonlocal pending, position, at_end
         while True:
-            before, found, after = pending.partition(separator)
-            if found:
-                pending = after
-                yield before
+            found = pending.find(separator, position)
+            if found >= 0:
+                yield pending[position:found]
+                position = found + len(separator)
                 return
             # The end may be the beginning of a separator.
-            kept = len(pending) - len(separator) + 1
-            if kept > 0:
-                yield pending[:kept]
-                pending = pending[kept:]
+            kept = max(position, len(pending) - len(separator) + 1)
+            yield pending[position:kept]
             chunk = next(chunks, None)
             if chunk is None:
                 at_end = True
-                yield pending
+                yield pending[kept:]
                 return
-            pending += chunk
+            pending, position = pending[kept:] + chunk, 0
 
-    pending, at_end = "", False
+    pending, position, at_end = "", 0, False
     while not at_end:
         is_empty = True
         for piece in cut_pieces(one_document()):
@@ -169,7 +167,7 @@ def _chunks(
 ) -> Iterator[str]:
     """The text of a span, chunk by chunk, counting the bytes read from disk."""
     if source.path == STDIN:
-        yield from read_text(_Counted(sys.stdin.buffer, tally), Path("standard input"), 0, None, config.encoding_errors)
+        yield from _standard_input(config, tally)
         return
     path = Path(source.path)
     start, end = 0, None
@@ -184,6 +182,27 @@ def _chunks(
             tally.read_bytes = before + _done_bytes(file, source, start)
             yield chunk
     tally.read_bytes = before + span.end - span.start
+    _require_unchanged(path, source)
+
+
+def _require_unchanged(path: Path, source: SourceFile) -> None:
+    """Refuse a file that is not the one the work was planned for.
+
+    Raises:
+        DataError: naming it.
+    """
+    with unreadable(path):
+        status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.modified_ns):
+        raise DataError(f"{path}: changed while it was read", hint="Give the command again when it is at rest.")
+
+
+def _standard_input(config: TextConfig, tally: Tally) -> Iterator[str]:
+    name = Path("standard input")
+    if sys.stdin is None:
+        raise DataError(f"{name}: is closed")
+    with unreadable(name):
+        yield from read_text(_Counted(sys.stdin.buffer, tally), name, 0, None, config.encoding_errors)
 
 
 def _done_bytes(file: BinaryIO, source: SourceFile, start: int) -> int:

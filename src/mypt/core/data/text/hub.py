@@ -1,7 +1,7 @@
 """hf://NAME -> a streamed dataset of the Hugging Face hub: only what is read is downloaded.
 
 hf://owner/name                        its default configuration, split train
-hf://owner/name?config=en&split=test
+hf://owner/name?config=en&split=test&revision=1a2b3c
 hf://json?data_files=/data/*.jsonl     a format and local files, through the same loader
 """
 
@@ -15,6 +15,7 @@ from mypt.errors import DataError, MissingExtraError
 
 _HUB = ("huggingface.co", 443)
 _PATIENCE_S = 3.0
+_OTHER_ROUTES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT")
 _OFFLINE = ("MYPT_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -27,7 +28,7 @@ def open_hub_dataset(address: str) -> Any:  # noqa: ANN401 - an IterableDataset,
     """
     name, _, query = address.removeprefix("hf://").partition("?")
     options = {key: values[-1] for key, values in parse_qs(query).items()}
-    unknown = sorted(set(options) - {"config", "split", "data_files"})
+    unknown = sorted(set(options) - {"config", "split", "data_files", "revision"})
     if not name or unknown:
         raise DataError(
             f"{address}: cannot be meant" + (f" (unknown: {', '.join(unknown)})" if unknown else ""),
@@ -45,6 +46,7 @@ def open_hub_dataset(address: str) -> Any:  # noqa: ANN401 - an IterableDataset,
             options.get("config"),
             split=options.get("split", "train"),
             data_files=options.get("data_files"),
+            revision=options.get("revision"),
             streaming=True,
         )
     except Exception as problem:  # noqa: BLE001 - of many error types, all of which mean: not there
@@ -77,6 +79,8 @@ def _require_network(address: str) -> None:
     forbidden = [name for name in _OFFLINE if os.environ.get(name, "") not in {"", "0"}]
     if forbidden:
         raise DataError(f"{address}: needs the network, which {forbidden[0]} forbids")
+    if any(os.environ.get(name) for name in _OTHER_ROUTES):
+        return  # a proxy or a mirror, which a plain connection does not know
     try:
         socket.create_connection(_HUB, timeout=_PATIENCE_S).close()
     except OSError as problem:

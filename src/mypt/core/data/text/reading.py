@@ -129,6 +129,7 @@ def read_text(file: ByteReader, path: Path, start: int, end: int | None, errors:
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     position = start
+    mark = b""
     final = False
     while not final:
         wanted = _READ_BYTES if end is None else min(_READ_BYTES, end - position)
@@ -136,11 +137,12 @@ def read_text(file: ByteReader, path: Path, start: int, end: int | None, errors:
         final = not chunk if end is None else position + len(chunk) >= end
         if end is not None and not chunk and wanted:
             raise DataError(f"{path}: became shorter while it was read")
+        mark = mark or (chunk[:2] if position == 0 else b"?")
         position += len(chunk)
         try:
             yield decoder.decode(chunk, final=final)
         except UnicodeDecodeError as problem:
-            raise _encoding_error(path, position - len(problem.object) + problem.start, problem) from None
+            raise _encoding_error(path, position - len(problem.object) + problem.start, problem, mark) from None
 
 
 def cut_pieces(chunks: Iterator[str]) -> Iterator[str]:
@@ -175,14 +177,10 @@ def _safe_cut(text: str) -> int:
     return _HARD_CUT_CHARS if len(text) > _HARD_CUT_CHARS else 0
 
 
-def _encoding_error(path: Path, offset: int, problem: UnicodeDecodeError) -> DataError:
-    start = b""
-    if path.is_file():  # standard input is none
-        with path.open("rb") as file:
-            start = file.read(2)
+def _encoding_error(path: Path, offset: int, problem: UnicodeDecodeError, mark: bytes) -> DataError:
     byte = problem.object[problem.start]
     message = f"{path}: not valid UTF-8 at byte {offset:,} (0x{byte:02x})"
-    if start in {b"\xff\xfe", b"\xfe\xff"}:
+    if mark in {b"\xff\xfe", b"\xfe\xff"}:
         return DataError(f"{message}; it looks like UTF-16", hint=f"Convert it: iconv -f UTF-16 -t UTF-8 {path}")
     return DataError(
         message, hint="Convert the file to UTF-8, or go on with U+FFFD in its place: --encoding-errors replace"

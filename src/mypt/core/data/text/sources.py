@@ -77,6 +77,12 @@ def with_parts(source: SourceFile) -> SourceFile:
 
 
 def _source(path: Path, text_format: TextFormat) -> SourceFile:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{os.fsencode(path)!r}: a file name that is not UTF-8", hint="Rename it, or leave it out."
+        ) from None
     status = path.stat()
     compression = _COMPRESSIONS.get(path.suffix.lower(), "")
     inner = path.with_suffix("") if compression else path

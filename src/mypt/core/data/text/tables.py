@@ -36,7 +36,8 @@ def column_names(path: Path) -> list[str]:
         DataError: when it is no parquet file.
         MissingExtraError: without pyarrow.
     """
-    return open_parquet(path).schema_arrow.names
+    with open_parquet(path) as file:
+        return file.schema_arrow.names
 
 
 def read_column(path: Path, group: int, name: str) -> Iterator[tuple[Any, float]]:
@@ -46,16 +47,17 @@ def read_column(path: Path, group: int, name: str) -> Iterator[tuple[Any, float]
         DataError: when the table is damaged.
         MissingExtraError: without pyarrow.
     """
-    file = open_parquet(path)
-    batches = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[name])
-    rows = 0
-    while True:
-        try:
-            batch = next(batches, None)
-        except (OSError, ValueError) as problem:  # ArrowInvalid is a ValueError
-            raise DataError(f"{path}: row group {group}: cannot read it ({problem})") from None
-        if batch is None:
-            return
-        for value in batch.column(0).to_pylist():
-            rows += 1
-            yield value, rows / file.metadata.row_group(group).num_rows
+    with open_parquet(path) as file:
+        total_rows = file.metadata.row_group(group).num_rows
+        batches = file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[name])
+        rows = 0
+        while True:
+            try:
+                values = next(batches).column(0).to_pylist()
+            except StopIteration:
+                return
+            except (OSError, ValueError, TypeError, NotImplementedError) as problem:  # pyarrow's errors are these
+                raise DataError(f"{path}: row group {group}: cannot read it ({problem})") from None
+            for value in values:
+                rows += 1
+                yield value, rows / total_rows

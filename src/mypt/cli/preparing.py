@@ -1,5 +1,6 @@
 """How reading text, and the making of a dataset, look. Prose and progress on stderr."""
 
+import shlex
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -111,7 +112,9 @@ class _PreparationView:
     def _rank_finished(self, event: RankFinished) -> None:
         self._console.print(f"rank {event.rank} of {event.world}: all its {several(event.units, 'unit')} done")
         self._console.print(
-            f"When all ranks are:  mypt prepare-dataset --out-dir {event.path} --finish", style="dim", soft_wrap=True
+            f"When all ranks are:  mypt prepare-dataset --out-dir {shlex.quote(event.path)} --finish",
+            style="dim",
+            soft_wrap=True,
         )
 
     def _written(self, event: DatasetWritten) -> None:

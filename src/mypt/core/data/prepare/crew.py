@@ -80,7 +80,7 @@ def _mourn(worker: "_Worker", todo: deque[Job], deaths: Counter[Job]) -> Iterato
     deaths[worker.job] += 1
     if deaths[worker.job] >= _MOST_DEATHS:
         raise DataError(
-            f"a worker died {_MOST_DEATHS} times at the same work, unit {worker.job.number} (last: {how})",
+            f"a worker died {_MOST_DEATHS} times at the same work, {worker.job} (last: {how})",
             hint="Out of memory? The same command with fewer --workers goes on where this one was.",
         )
     todo.appendleft(worker.job)

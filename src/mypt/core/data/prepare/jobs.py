@@ -23,6 +23,9 @@ class Job:
     kind: JobKind
     number: int
 
+    def __str__(self) -> str:
+        return f"{self.kind} shard {self.number}" if self.kind in {"train", "val"} else f"unit {self.number}"
+
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:

@@ -94,7 +94,7 @@ def _answer(ray: Any, reference: Any, job: Job) -> JobProgress:  # noqa: ANN401 
         answer = ray.get(reference)
     except ray.exceptions.RayError as problem:
         raise DataError(
-            f"Ray gave up on unit {job.number} ({type(problem).__name__})",
+            f"Ray gave up on {job} ({type(problem).__name__})",
             hint="The same command goes on where this one was.",
         ) from None
     if "error" in answer:

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from mypt.records.base import Record
 from mypt.records.dataset import Split, SplitRule, TokenType, item_bytes
@@ -17,8 +18,9 @@ STDIN = "-"
 PLAN_FILE = "plan.json"
 
 
-class SourceFile(Record, frozen=True):
-    """One input, as it was when the plan was made."""
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid"))
+class SourceFile:
+    """One input, as it was when the plan was made. A plan may have a million: each is a few hundred bytes."""
 
     path: str = Field(description="A path, '-' for standard input, or hf://NAME.")
     size_bytes: int = Field(ge=0, description="On disk; 0 where it cannot be known.")

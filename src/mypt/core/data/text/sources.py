@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mypt.core.data.text.tables import open_parquet
@@ -67,12 +68,12 @@ def with_parts(source: SourceFile) -> SourceFile:
     if source.format == "parquet":
         metadata = open_parquet(Path(source.path)).metadata
         sizes = tuple(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-        return source.model_copy(update={"part_bytes": sizes})
+        return replace(source, part_bytes=sizes)
     if source.format == "hf":
         from mypt.core.data.text.hub import open_hub_dataset
 
         shards = open_hub_dataset(source.path).num_shards
-        return source.model_copy(update={"part_bytes": (0,) * shards})
+        return replace(source, part_bytes=(0,) * shards)
     return source
 
 

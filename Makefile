@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Python may keep what it compiled: the tests start many processes, and each would compile torch again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: quickstart test lint docs clean
 
 quickstart: $(STAMP)

@@ -10,15 +10,15 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mypt.core.data.stream import beyond_vocabulary
-from mypt.core.tokens.base import Ids
+from mypt.core.tokens.base import Ids, stored_dtype
 from mypt.errors import DataError
 from mypt.events import ShardsChecked
-from mypt.records.dataset import ShardInfo
+from mypt.records.dataset import ShardInfo, TokenType
 from mypt.records.legacy import LegacyDataset, LegacyTokenizer
 from mypt.records.tokenizer import Gpt2Spec, TokenizerSpec
 
@@ -31,7 +31,7 @@ class _Header(NamedTuple):
     """What an llm.c magic number means."""
 
     version: int
-    dtype: Literal["uint16", "uint32"]
+    dtype: TokenType
     spec: TokenizerSpec | None
 
 
@@ -119,7 +119,7 @@ def check_shards(
 
 def _pieces(path: Path, shard: ShardInfo) -> Generator[tuple[bytes, Ids, int]]:
     """The file in order: (header bytes, ids, number of the first id); the header comes with the first piece."""
-    ids: Ids = np.empty(min(_IDS_AT_ONCE, shard.tokens), dtype=_dtype(shard))
+    ids: Ids = np.empty(min(_IDS_AT_ONCE, shard.tokens), dtype=stored_dtype(shard.dtype))
     try:
         with path.open("rb", buffering=0) as file:
             header = file.read(shard.byte_offset)
@@ -168,7 +168,7 @@ def _llmc(root: Path, train: list[Path], val: list[Path]) -> Foreign | None:
     return Foreign("llm.c", root, tuple(infos[: len(train)]), tuple(infos[len(train) :]), meaning.spec)
 
 
-def _headerless(root: Path, path: Path, dtype: Literal["uint16", "uint32"]) -> ShardInfo:
+def _headerless(root: Path, path: Path, dtype: TokenType) -> ShardInfo:
     size_bytes = path.stat().st_size
     shard = ShardInfo(path=path.relative_to(root).as_posix(), dtype=dtype, tokens=0)
     if size_bytes % shard.item_bytes:
@@ -205,7 +205,3 @@ def _int32(path: Path) -> tuple[int, int, int]:
         return 0, 0, 0
     magic, version, tokens = np.frombuffer(header, dtype="<i4", count=3).tolist()
     return magic, version, tokens
-
-
-def _dtype(shard: ShardInfo) -> np.dtype[np.uint16 | np.uint32]:
-    return np.dtype("<u2") if shard.dtype == "uint16" else np.dtype("<u4")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mypt.core.data.stream import no_documents
-from mypt.core.tokens.base import Ids
+from mypt.core.tokens.base import Ids, stored_dtype
 from mypt.errors import DataError
 from mypt.records.dataset import ShardInfo
 
@@ -61,7 +61,7 @@ class FileShard:
         self.info = info
         self.tokens = info.tokens
         self._files = files
-        self._dtype = np.dtype("<u2") if info.dtype == "uint16" else np.dtype("<u4")
+        self._dtype = stored_dtype(info.dtype)
 
     @property
     def name(self) -> str:

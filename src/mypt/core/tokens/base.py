@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mypt.errors import DataError
+from mypt.records.dataset import TokenType
 from mypt.records.tokenizer import TokenizerSpec
 
 Ids = NDArray[np.uint16 | np.uint32]
@@ -90,6 +91,16 @@ def as_utf8(text: str) -> bytes:
         raise DataError(f"not valid Unicode text (half a surrogate pair at character {problem.start:,})") from None
 
 
+def token_type(vocab_size: int) -> TokenType:
+    """What ids are stored as: two bytes while the vocabulary allows it."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def stored_dtype(kind: TokenType) -> np.dtype[np.uint16 | np.uint32]:
+    """The type of ids in memory and on disk, little-endian."""
+    return np.dtype("<u2") if kind == "uint16" else np.dtype("<u4")
+
+
 def id_dtype(vocab_size: int) -> np.dtype[np.uint16 | np.uint32]:
-    """The type ids are stored in: two bytes while the vocabulary allows it."""
-    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+    """The type ids of this vocabulary are stored in."""
+    return stored_dtype(token_type(vocab_size))

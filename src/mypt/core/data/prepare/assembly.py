@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mypt.core.data.prepare.duplicates import read_drops
 from mypt.core.data.prepare.workspace import Workspace, publish, publish_result
-from mypt.core.tokens.base import Ids
+from mypt.core.tokens.base import Ids, stored_dtype
 from mypt.durable import own_name, write_bytes
 from mypt.records.dataset import ShardInfo, Split
 
@@ -22,7 +22,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
     start = span.start + number * workspace.plan.tokens_per_shard
     end = min(span.end, start + workspace.plan.tokens_per_shard)
     path = workspace.dataset_dir / workspace.shard_name(split, number)
-    dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
+    dtype = stored_dtype(workspace.layout.dtype)
     digest = hashlib.sha256()
     ends = _document_ends(workspace, span.stream, start, end)
     written = 0
@@ -50,7 +50,7 @@ def assemble_shard(workspace: Workspace, split: Split, number: int) -> Iterator[
 
 def compact_unit(workspace: Workspace, unit: int) -> Iterator[tuple[int, int]]:
     """Write the unit again without the documents that are to be left out."""
-    dtype = np.dtype(workspace.layout.dtype).newbyteorder("<")
+    dtype = stored_dtype(workspace.layout.dtype)
     for split in ("train", "val"):
         drops_path = workspace.stream_path(unit, split, "drop")
         if not drops_path.is_file() or workspace.stream_path(unit, split, "kept.idx").is_file():

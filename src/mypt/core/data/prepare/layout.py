@@ -9,7 +9,7 @@ from mypt.core.data.prepare.duplicates import duplicate_flags, write_drops
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.core.data.text.documents import END_RECORD
 from mypt.core.data.text.sides import SPLITS, split_ranges
-from mypt.core.tokens.base import id_dtype
+from mypt.core.tokens.base import token_type
 from mypt.records.dataset import Split
 from mypt.records.plan import Layout, UnitResult
 
@@ -25,7 +25,7 @@ def lay_out(workspace: Workspace, results: Sequence[UnitResult]) -> Layout:
     totals = {split: sum(tokens[split]) for split in SPLITS}
     ranges, rule = split_ranges(totals["train"], totals["val"], workspace.plan.text.val_fraction)
     return Layout(
-        dtype="uint16" if id_dtype(workspace.tokenizer.vocab_size).itemsize == 2 else "uint32",  # noqa: PLR2004 - bytes
+        dtype=token_type(workspace.tokenizer.vocab_size),
         unit_tokens=tokens,
         split_by=rule,
         train=ranges["train"],

@@ -22,8 +22,6 @@ from mypt.records.text import TextConfig
 
 Fragment = tuple[str, bool]
 
-_READ_BYTES = 2**20
-
 
 @dataclass(slots=True)
 class Tally:

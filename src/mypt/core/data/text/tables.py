@@ -56,7 +56,7 @@ def read_column(path: Path, group: int, name: str) -> Iterator[tuple[Any, float]
                 values = next(batches).column(0).to_pylist()
             except StopIteration:
                 return
-            except (OSError, ValueError, TypeError, NotImplementedError) as problem:  # pyarrow's errors are these
+            except (OSError, ValueError, TypeError, NotImplementedError) as problem:  # of which pyarrow's own derive
                 raise DataError(f"{path}: row group {group}: cannot read it ({problem})") from None
             for value in values:
                 rows += 1

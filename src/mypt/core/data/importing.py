@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mypt import __version__
 from mypt.core.data.foreign import Foreign, check_shards, find_foreign
+from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import make_directory, sha256_of
@@ -41,23 +42,7 @@ def import_dataset(source: Path, out_dir: Path, tokenization: str | None = None)
     if out_dir.resolve() != foreign.root.resolve():
         checked = [_absolute(shard, foreign.root) for shard in checked]
     train, val = checked[: len(foreign.train)], checked[len(foreign.train) :]
-    try:
-        make_directory(out_dir)
-        spec.write(out_dir / TOKENIZER_FILE)
-        manifest = DatasetManifest(
-            mypt_version=__version__,
-            tokenizer_sha256=sha256_of(out_dir / TOKENIZER_FILE),
-            vocab_size=tokenizer.vocab_size,
-            end_of_text_id=tokenizer.end_of_text_id,
-            split_by="given",
-            sources=(),
-            train=tuple(train),
-            val=tuple(val),
-        ).sealed()
-        # Last, and in one step: what has a manifest is whole.
-        manifest.write(out_dir / DATASET_FILE)
-    except OSError as problem:
-        raise DataError(f"{out_dir}: cannot write the manifest ({problem.strerror or problem})") from None
+    manifest = _write_manifest(out_dir, tokenizer, train, val)
     yield DatasetWritten(
         path=str(out_dir),
         train_tokens=manifest.tokens("train"),
@@ -67,6 +52,32 @@ def import_dataset(source: Path, out_dir: Path, tokenization: str | None = None)
         source_bytes=sum(shard.byte_offset + shard.tokens * shard.item_bytes for shard in checked),
         elapsed_s=time.monotonic() - started_s,
     )
+
+
+def _write_manifest(
+    out_dir: Path, tokenizer: Tokenizer, train: list[ShardInfo], val: list[ShardInfo]
+) -> DatasetManifest:
+    """Write the tokenizer, then the manifest, in one step each: what has a manifest is whole.
+
+    Raises:
+        DataError: when they cannot be written.
+    """
+    try:
+        make_directory(out_dir)
+        tokenizer.spec.write(out_dir / TOKENIZER_FILE)
+        manifest = DatasetManifest(
+            mypt_version=__version__,
+            tokenizer_sha256=sha256_of(out_dir / TOKENIZER_FILE),
+            vocab_size=tokenizer.vocab_size,
+            end_of_text_id=tokenizer.end_of_text_id,
+            split_by="given",
+            train=tuple(train),
+            val=tuple(val),
+        ).sealed()
+        manifest.write(out_dir / DATASET_FILE)
+    except OSError as problem:
+        raise DataError(f"{out_dir}: cannot write the manifest ({problem.strerror or problem})") from None
+    return manifest
 
 
 def _spec(source: Path, foreign: Foreign, tokenization: str | None) -> TokenizerSpec:

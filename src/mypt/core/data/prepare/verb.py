@@ -36,11 +36,7 @@ from mypt.core.tokens.find import find_tokenizer
 from mypt.durable import publish_directory
 from mypt.errors import DataError, UsageError
 from mypt.events import DatasetWritten, Event, Noted, PreparationPlanned, RankFinished, Warned
-from mypt.records.dataset import (
-    DATASET_FILE,
-    DatasetManifest,
-    read_dataset_manifest,
-)
+from mypt.records.dataset import DATASET_FILE, DatasetManifest, read_dataset_manifest
 from mypt.records.plan import PrepareConfig, PreparePlan
 from mypt.records.run import DataConfig
 from mypt.records.tokenizer import EncoderChoice, TokenizerSpec

@@ -2,7 +2,9 @@
 
 import hashlib
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +114,7 @@ class TokenBuffer:
         self._open: Ids = np.empty(_BLOCK_TOKENS, dtype=dtype)
         self._used = 0
         self._ends: list[NDArray[np.int64]] = []
+        self._files: list[tuple[int, str]] = []
 
     @property
     def tokens(self) -> int:
@@ -126,6 +129,9 @@ class TokenBuffer:
     def append(self, chunk: Chunk) -> None:
         """Add a chunk at the end."""
         self._ends.append(chunk.ends + self.tokens)
+        for first, name in chunk.files:
+            if not self._files or self._files[-1][1] != name:
+                self._files.append((first + self.tokens, name))
         ids = chunk.ids
         while ids.size:
             taken = min(ids.size, _BLOCK_TOKENS - self._used)
@@ -146,5 +152,11 @@ class TokenBuffer:
             low, high = max(start, first), min(end, first + block.size)
             if low < high:
                 inside = (all_ends > low) & (all_ends <= high)
-                shards.append(MemoryShard(block[low - first : high - first], all_ends[inside] - low))
+                ids, ends = block[low - first : high - first], all_ends[inside] - low
+                shards.append(MemoryShard(ids, ends, files=self._files_between(low, high)))
         return shards
+
+    def _files_between(self, low: int, high: int) -> tuple[tuple[int, str], ...]:
+        home = max(0, bisect_right(self._files, low, key=itemgetter(0)) - 1)
+        after = bisect_left(self._files, high, key=itemgetter(0))
+        return tuple((first - low, name) for first, name in self._files[home:after])

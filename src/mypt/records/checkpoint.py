@@ -1,8 +1,9 @@
 """The JSON files of a checkpoint: training_state.json and manifest.json."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mypt.records.base import Record
 from mypt.records.checksum import SealedRecord
@@ -31,6 +32,16 @@ class TrainingState(Record, frozen=True):
     versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, precision.")
 
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def _sibling(name: str) -> str:
+    """Accept the plain name of a file in the same folder, on every system."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} is no plain file name")
+    return name
+
+
 class FileInfo(Record, frozen=True):
     """Size and hash of one file."""
 
@@ -43,4 +54,4 @@ class CheckpointManifest(SealedRecord, frozen=True):
 
     format_version: Literal[1] = 1
     step: int = Field(ge=0)
-    files: dict[str, FileInfo]
+    files: dict[Annotated[str, AfterValidator(_sibling)], FileInfo]

@@ -1,5 +1,6 @@
 """States on disk: published whole, verified, set aside when broken, locked, retired."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,19 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt.core.checkpoint.store import (
-    ALL_FILES,
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    STATE_FILE,
-    TOKENIZER_FILE,
-    ModelDirectory,
-    checked_name,
-)
+from mypt.core.checkpoint.snapshot import Contents
+from mypt.core.checkpoint.state import ALL_FILES, MANIFEST_FILE, MODEL_FILE
+from mypt.core.checkpoint.store import ModelDirectory, checked_name
 from mypt.errors import CheckpointError, UsageError
 from mypt.records.checkpoint import TrainingState
 from mypt.records.model import ModelConfig
@@ -29,13 +24,12 @@ from mypt.records.run import DataConfig, TrainingConfig
 from mypt.records.tokenizer import ByteSpec
 
 
-def publish(directory: ModelDirectory, step: int, val_loss: float | None = None) -> None:
-    """A state of plain files: the store does not look into tensors."""
-
-    def write(folder: Path) -> None:
-        ModelConfig(n_layer=1).write(folder / CONFIG_FILE)
-        ByteSpec().write(folder / TOKENIZER_FILE)
-        TrainingState(
+def contents(step: int, val_loss: float | None = None) -> Contents:
+    """A state with tensors of a few numbers: the store does not look into them."""
+    return Contents(
+        config=ModelConfig(n_layer=1),
+        tokenizer=ByteSpec(),
+        training=TrainingState(
             model_name="model",
             step=step,
             samples_seen=step,
@@ -43,11 +37,14 @@ def publish(directory: ModelDirectory, step: int, val_loss: float | None = None)
             data=DataConfig(),
             val_loss=val_loss,
             val_step=step,
-        ).write(folder / STATE_FILE)
-        (folder / MODEL_FILE).write_bytes(f"weights of step {step}".encode())
-        (folder / "optimizer.safetensors").write_bytes(b"moments")
+        ),
+        weights={"weights": torch.full((4,), float(step))},
+        moments={"weights/step": torch.tensor(float(step))},
+    )
 
-    directory.publish(step, write)
+
+def publish(directory: ModelDirectory, step: int, val_loss: float | None = None) -> None:
+    directory.publish(contents(step, val_loss))
 
 
 def steps(directory: ModelDirectory) -> list[int]:
@@ -142,15 +139,17 @@ def test_saving_a_step_again_keeps_the_old_one_aside(directory: ModelDirectory) 
     assert any("replaced" in path.name for path in directory.path.iterdir())
 
 
-def test_a_failed_save_leaves_the_previous_states_and_no_leftovers(directory: ModelDirectory) -> None:
+def test_a_failed_save_leaves_the_previous_states_and_no_leftovers(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(directory, 5)
 
-    def fail(folder: Path) -> None:
-        (folder / MODEL_FILE).write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(folder / MODEL_FILE))
+    def full(_handle: int, _data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        directory.publish(6, fail)
+        publish(directory, 6)
     assert steps(directory) == [5]
     assert [path.name for path in directory.path.iterdir() if path.name.startswith(".tmp")] == []
 
@@ -167,11 +166,11 @@ LOCKING_CHILD = """
 import sys
 from pathlib import Path
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.errors import ModelLockedError
+from mypt.errors import LockedError
 try:
     with ModelDirectory(Path(sys.argv[1]), "model").lock():
         print("taken")
-except ModelLockedError as problem:
+except LockedError as problem:
     print(problem.message)
 """
 

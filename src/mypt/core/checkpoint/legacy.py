@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mypt.core.checkpoint.snapshot import parameter_names, write_snapshot
+from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.errors import CheckpointError
@@ -99,7 +99,7 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
         return
     try:
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
-        optimizer = _restore_optimizer(old, model)
+        moments = _moments(old, model)
     except (RuntimeError, KeyError) as problem:
         raise CheckpointError(f"{path}: its tensors do not fit its config ({problem})") from None
     if not dry_run:
@@ -114,16 +114,14 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
             versions={"converted_from": path.name},
         )
         with directory.lock():
-            directory.publish(
-                step, lambda folder: write_snapshot(folder, config, old.tokenizer, state, model, optimizer)
-            )
+            directory.publish(Contents(config, old.tokenizer, state, weights_of(model), moments))
     yield Converted(
         source=str(path),
         target=str(target),
         step=step,
         parameters=config.parameters,
         tokenizer=old.tokenizer.kind,
-        has_optimizer=optimizer is not None,
+        has_optimizer=bool(moments),
         dry_run=dry_run,
     )
 
@@ -208,25 +206,22 @@ def _load_pt(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _restore_optimizer(old: LegacyCheckpoint, model: GPT) -> torch.optim.Optimizer | None:
+def _moments(old: LegacyCheckpoint, model: GPT) -> Tensors:
     """Carry AdamW's moments over: the original numbered them in the order of its parameters."""
     memory = (old.optimizer or {}).get("state") or {}
     names = [name for name in old.weights if not name.endswith(".tril")]
     if len(memory) != len(names):
-        return None
+        return {}
     config = model.config
-    moments = {
-        key: translate({name: memory[index][key] for index, name in enumerate(names)}, config.n_layer, config.n_head)
-        for key in ("exp_avg", "exp_avg_sq")
-    }
-    optimizer = torch.optim.AdamW(model.parameters())
-    for parameter, name in parameter_names(model).items():
-        optimizer.state[parameter] = {
-            "step": torch.as_tensor(float(memory[0]["step"]), dtype=torch.float32),
-            "exp_avg": moments["exp_avg"][name],
-            "exp_avg_sq": moments["exp_avg_sq"][name],
-        }
-    return optimizer
+    steps = torch.tensor(float(memory[0]["step"]))
+    moments: Tensors = {}
+    for key in ("exp_avg", "exp_avg_sq"):
+        by_name = {name: memory[index][key] for index, name in enumerate(names)}
+        translated = translate(by_name, config.n_layer, config.n_head)
+        for name, parameter in model.named_parameters():
+            moments[f"{name}/step"] = steps
+            moments[f"{name}/{key}"] = translated[name].reshape(parameter.shape).float()
+    return moments
 
 
 def report_legacy(path: Path) -> ModelReport:

@@ -1,6 +1,7 @@
 """What a saved model already decides about a run: the weakest layer of its settings. No torch."""
 
-from mypt.core.checkpoint.store import CONFIG_FILE, STATE_FILE, ModelDirectory, State
+from mypt.core.checkpoint.state import CONFIG_FILE, STATE_FILE, State
+from mypt.core.checkpoint.store import ModelDirectory
 from mypt.errors import MyptError
 from mypt.records.presets import DEFAULT_PRESET, find_config
 from mypt.records.resolve import Layer

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from mypt import __version__
-from mypt.core.checkpoint.snapshot import write_snapshot
+from mypt.core.checkpoint.snapshot import Contents, moments_of, parameter_names, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
@@ -186,11 +186,9 @@ class Session:
         """
         started_s = time.monotonic()
         state = self.state(directory.name)
+        moments = moments_of(self.optimizer, parameter_names(self.model))
         saved, size_bytes = directory.publish(
-            state.step,
-            lambda folder: write_snapshot(
-                folder, self.config.model, self.corpus.spec, state, self.model, self.optimizer
-            ),
+            Contents(self.config.model, self.corpus.spec, state, weights_of(self.model), moments)
         )
         directory.retire()
         return Saved(state.step, str(saved.path), size_bytes, time.monotonic() - started_s)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names
-from mypt.core.checkpoint.store import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE, ModelDirectory, no_such_model
+from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
+from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device

@@ -297,6 +297,29 @@ class Verified(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Replaying(Event):
+    """Steps of a run are done again, to compare."""
+
+    event = "replaying"
+    done_steps: int
+    total_steps: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(Event):
+    """The steps between two states were done again; `differing` names what has not the same bits."""
+
+    event = "replayed"
+    path: str
+    first_step: int
+    last_step: int
+    compared: int
+    differing: tuple[str, ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetCompressed(Event):
     """All shards of a dataset are packed."""
 

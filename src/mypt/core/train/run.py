@@ -65,7 +65,7 @@ def train(
         if aside is not None:
             yield Warned(f"the old model was set aside as {aside}")
         if origin.own is not None:
-            yield from _other_surroundings(origin.own.training.versions, session.versions())
+            yield from other_surroundings(origin.own.training.versions, session.versions())
         with closing(session), closing(_open_log(directory)) as log:
             yield _plan(session, directory)
             yield from Loop(session, directory, log, stop).run()
@@ -140,7 +140,7 @@ def _fitting(config: RunConfig, device: Device) -> Generator[Event, None, RunCon
     return config.model_copy(update={"training": training})
 
 
-def _other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
+def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
     """Tell what is not as it was, of all that the bits depend on."""
     kept = [name for name in ("torch", "device", "precision") if saved.get(name, now[name]) != now[name]]
     if kept:

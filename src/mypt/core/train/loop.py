@@ -55,6 +55,8 @@ class Loop:
         except (DataError, MemoryShortageError):
             yield from self._save_last()
             raise
+        finally:
+            self._saver.close()
         if reason == "completed" and self._session.progress.step == first_step:
             reason = "already complete"
         yield self._finished(reason)

@@ -130,6 +130,11 @@ class Saver:
         if self.saved_step != contents.training.step:
             yield self._told(self._publish(contents), 0.0)
 
+    def close(self) -> None:
+        """Let the write under way end, however the run ends."""
+        if self._writing is not None:
+            self._writing.join()
+
     def _told(self, saved: Saved, stall_s: float) -> Saved:
         self.saved_step = saved.step
         return replace(saved, stall_s=stall_s)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mypt.durable import own_name
+from mypt.durable import TEMPORARY_SUFFIX
 from mypt.errors import LockedError
 
 # Between taking the lock and saying so, and between dying and being replaced, the owner is unknown.
@@ -69,7 +69,7 @@ def _acquire(root: Path, name: str) -> FileLock:
 
 def _write_owner(path: Path) -> None:
     """Say who holds the lock, whole or not at all."""
-    temporary = own_name(path)
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)  # only the holder writes
     temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     temporary.replace(path)
 

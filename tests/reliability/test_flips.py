@@ -199,7 +199,7 @@ def test_a_dying_disk_is_damage(model: ModelDirectory, monkeypatch: pytest.Monke
 
 
 def reseal(state: State, **changes: Any) -> None:
-    """Give a state a manifest that vouches for what is there now."""
+    """Give a state a manifest that vouches for what is there now, but for the changes."""
     content: dict[str, Any] = json.loads((state.path / MANIFEST_FILE).read_text())
     for name in content["files"]:
         data = (state.path / name).read_bytes()
@@ -214,6 +214,16 @@ def reseal(state: State, **changes: Any) -> None:
 def test_a_resealed_state_is_what_its_manifest_says(model: ModelDirectory) -> None:
     reseal(model.states()[0])
     model.states()[0].verify()
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, MODEL_FILE])
+def test_a_manifest_must_name_every_file_of_a_model(model: ModelDirectory, name: str) -> None:
+    state = model.states()[0]
+    files = state.manifest().model_dump(mode="json")["files"]
+    del files[name]
+    reseal(state, files=files)
+    with pytest.raises(DamagedStateError, match="is not in the manifest"):
+        state.verify()
 
 
 @pytest.mark.parametrize(
@@ -269,6 +279,26 @@ def test_a_reader_whose_state_is_retired_meanwhile_reads_the_newest(directory: M
 
     assert read_newest(directory, read, pytest.fail) == 4
     assert tries == [1, 4]
+
+
+def test_a_state_that_is_retired_while_it_is_verified_is_not_told_as_broken(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(directory, 1)
+    real = io.open
+
+    def late(file: Any, *rest: Any, **options: Any) -> Any:
+        if str(file).endswith(MANIFEST_FILE):
+            monkeypatch.undo()
+            for step in range(2, 5):
+                publish(directory, step)
+                directory.retire()
+        return real(file, *rest, **options)
+
+    monkeypatch.setattr(io, "open", late)
+    state = directory.newest(ALL_FILES, pytest.fail, quarantine=False)
+    assert state is not None
+    assert state.step == 4
 
 
 def test_a_model_can_always_be_read_while_it_is_trained(model: ModelDirectory) -> None:

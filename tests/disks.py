@@ -87,6 +87,11 @@ class Disk:
 
 def in_child(work: Callable[[], object]) -> int:
     """Do something in a copy of this process; give its exit status: 0, 1 for an exception, or KILLED."""
+    return os.waitstatus_to_exitcode(os.waitpid(start_child(work), 0)[1])
+
+
+def start_child(work: Callable[[], object]) -> int:
+    """Begin something in a copy of this process; give its number."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads do not survive in a copy; it needs none
         process = os.fork()
@@ -96,7 +101,7 @@ def in_child(work: Callable[[], object]) -> int:
             os._exit(0)
         finally:
             os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return process
 
 
 class File:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mypt.durable import TEMPORARY_SUFFIX
-from mypt.errors import LockedError
+from mypt.durable import TEMPORARY_SUFFIX, make_directory
+from mypt.errors import CheckpointError, LockedError
 
 # Between taking the lock and saying so, and between dying and being replaced, the owner is unknown.
 _PATIENCE_S = 0.5
@@ -29,14 +29,20 @@ def hold(root: Path, name: str) -> Generator[None]:
 
     Raises:
         LockedError: naming the process and host that hold it.
-        OSError: when no file can be made in `root`.
+        CheckpointError: when no file can be made in `root`.
     """
-    lock, owner = _acquire(root, name), root / f".{name}.lock-owner"
+    owner = root / f".{name}.lock-owner"
     try:
+        make_directory(root)
+        lock = _acquire(root, name)
         _write_owner(owner)
+    except OSError as problem:
+        raise CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})") from None
+    try:
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -46,8 +52,9 @@ def require_free(root: Path, name: str) -> None:
     Raises:
         LockedError: naming the process and host that hold it.
     """
-    if (root / f".{name}.lock").exists():
-        _acquire(root, name).release()
+    with suppress(OSError):  # what else is wrong here, `hold` will tell
+        if (root / f".{name}.lock").exists():
+            _acquire(root, name).release()
 
 
 def _acquire(root: Path, name: str) -> FileLock:

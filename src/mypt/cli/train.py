@@ -154,6 +154,8 @@ def train(
     from mypt.core.data.text.sources import require_text
 
     directory = ModelDirectory(checkpoint_dir, model_name)
+    if not dry_run:
+        directory.require_unlocked()  # before anything heavy is loaded
     base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given

@@ -156,7 +156,7 @@ def train(
     directory = ModelDirectory(checkpoint_dir, model_name)
     if not dry_run:
         directory.require_unlocked()  # before anything heavy is loaded
-    base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
+    base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model is not None else None
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mypt.core.data.batches import Batches, FixedWindows
-from mypt.core.data.shards import FileShard, OpenFiles
+from mypt.core.data.files import OpenFiles
+from mypt.core.data.shards import FileShard
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.records.dataset import ShardInfo
 

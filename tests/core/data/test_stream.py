@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mypt.core.data.batches import NO_TARGET, Batches, FixedWindows
+from mypt.core.data.files import OpenFiles
 from mypt.core.data.opened import open_dataset
 from mypt.core.data.prepare.verb import prepare_dataset
-from mypt.core.data.shards import FileShard, OpenFiles
+from mypt.core.data.shards import FileShard
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.durable import sha256_of
 from mypt.errors import DataError

@@ -30,6 +30,17 @@ class Batch(NamedTuple):
     """The document of each input, numbered in its window; None where documents are not kept apart."""
 
 
+class Place(NamedTuple):
+    """Where a window lies, and what is in it."""
+
+    name: str
+    """The file: of text, or a shard."""
+    offset: int
+    """Tokens before it in that file; where a file is on both sides of the split, those of its own side."""
+    ids: NDArray[np.int64]
+    """Its inputs, shape (T,)."""
+
+
 class Batches:
     """Training windows in a seeded order, addressed by the number of windows already seen."""
 
@@ -65,6 +76,15 @@ class Batches:
 
     def at(self, position: int, count: int) -> Batch:
         """Give windows position .. position + count - 1 of the endless order."""
+        return _batch(self._stream, self._window_starts(position, count), self._block_size, documents=self._documents)
+
+    def places(self, position: int, count: int) -> list[Place]:
+        """Tell which text windows position .. position + count - 1 are; any thread may ask."""
+        starts_B = self._window_starts(position, count)
+        windows = self._stream.gather(starts_B, self._block_size)
+        return [Place(*self._stream.place(start), ids) for start, ids in zip(starts_B.tolist(), windows, strict=True)]
+
+    def _window_starts(self, position: int, count: int) -> NDArray[np.int64]:
         size = self._mixture.block_samples
         pieces: list[NDArray[np.int64]] = []
         end = position + count
@@ -73,18 +93,20 @@ class Batches:
             high = min(size, low + end - position)
             pieces.append(self._starts(block)[low:high])
             position += high - low
-        return _batch(self._stream, np.concatenate(pieces), self._block_size, documents=self._documents)
+        return np.concatenate(pieces)
 
     def _starts(self, block: int) -> NDArray[np.int64]:
         """Window starts of one block of positions; the newest block is kept."""
-        if self._newest[0] != block:
+        newest = self._newest
+        if newest[0] != block:
             sources, places = self._mixture.block(block)
             starts = np.empty_like(places)
             for number, (source, order) in enumerate(zip(self._stream.sources, self._orders, strict=True)):
                 own = sources == number
                 starts[own] = source.first + order.starts(places[own])
-            self._newest = (block, starts)
-        return self._newest[1]
+            # Put in place as one: another thread may read it now.
+            newest = self._newest = (block, starts)
+        return newest[1]
 
 
 class FixedWindows:

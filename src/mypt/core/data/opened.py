@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mypt.core.data.choices import read_choices, shares
 from mypt.core.data.cold import unpack_dataset
+from mypt.core.data.files import OpenFiles
 from mypt.core.data.foreign import Foreign, check_shards, find_foreign
-from mypt.core.data.shards import FileShard, OpenFiles
+from mypt.core.data.shards import FileShard
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import Source, TokenStream
 from mypt.durable import sha256_of
@@ -158,7 +159,10 @@ def _stream(datasets: Sequence[_Dataset], parts: Sequence[Fraction], split: Spli
     total = sum(part for _, part in mixed)
     sources: list[Source] = []
     for dataset, part in mixed:
-        shards += [FileShard(dataset.root / info.path, info, files) for info in dataset.shards(split)]
+        own = [FileShard(dataset.root / info.path, info, files) for info in dataset.shards(split)]
+        for shard in own:
+            files.remember(shard.path)
+        shards += own
         sources.append(Source(str(dataset.path), first, dataset.tokens(split), part / total))
         first += dataset.tokens(split)
-    return TokenStream(shards, sources, vocab_size=vocab_size)
+    return TokenStream(shards, sources, vocab_size=vocab_size, files=files)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mypt.core.data.cold import cold_path
+from mypt.core.data.files import OpenFiles
 from mypt.core.data.foreign import find_foreign
-from mypt.core.data.shards import FileShard, OpenFiles
+from mypt.core.data.shards import FileShard
 from mypt.core.data.stream import TokenStream
 from mypt.core.tokens.base import Tokenizer, decode
 from mypt.core.tokens.build import build_tokenizer

@@ -1,56 +1,19 @@
 """Shards in files: windows of tokens and document ends, read where they are wanted."""
 
-from collections import OrderedDict
-from io import FileIO
 from pathlib import Path
-from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.core.data.files import OpenFiles
 from mypt.core.data.stream import no_documents
 from mypt.core.tokens.base import Ids, stored_dtype
 from mypt.errors import DataError
 from mypt.records.dataset import ShardInfo
 
-_OPEN_FILES = 128
 _INDEX_BYTES = 8
 # A search in an .idx file ends with one read of this many entries (4 KiB).
 _INDEX_ENTRIES = 512
-
-
-class OpenFiles:
-    """Files kept open for reading, the least recently used one closed first. For one thread."""
-
-    def __init__(self, limit: int = _OPEN_FILES) -> None:
-        self._limit = limit
-        self._files: OrderedDict[Path, FileIO] = OrderedDict()
-        finalize(self, _close_all, self._files)
-
-    def read(self, path: Path, offset_bytes: int, into: NDArray[np.unsignedinteger]) -> None:
-        """Fill an array with a file's bytes from `offset_bytes` on.
-
-        Raises:
-            DataError: naming the file, when it is missing, unreadable or shorter than that.
-        """
-        try:
-            file = self._open(path)
-            file.seek(offset_bytes)
-            got_bytes = file.readinto(into.data)
-        except OSError as problem:
-            raise DataError(f"{path}: cannot read it ({problem.strerror or problem})") from None
-        if got_bytes != into.nbytes:
-            raise DataError(f"{path}: this shard ends before byte {offset_bytes + into.nbytes:,}")
-
-    def _open(self, path: Path) -> FileIO:
-        file = self._files.get(path)
-        if file is not None:
-            self._files.move_to_end(path)
-            return file
-        file = self._files[path] = FileIO(path)
-        if len(self._files) > self._limit:
-            self._files.popitem(last=False)[1].close()
-        return file
 
 
 class FileShard:
@@ -67,6 +30,10 @@ class FileShard:
     def name(self) -> str:
         """Its path."""
         return str(self.path)
+
+    def place(self, offset: int) -> tuple[str, int]:
+        """Its path, and the offset itself."""
+        return self.name, offset
 
     def read(self, offset: int, count: int) -> Ids:
         """Read tokens offset .. offset + count - 1.
@@ -86,6 +53,7 @@ class FileShard:
         """
         if self.info.documents is None:
             raise no_documents(self.name)
+        self._files.remember(self._index)
         found = self._index.stat().st_size if self._index.is_file() else None
         expected = self.info.documents * _INDEX_BYTES
         if found != expected:
@@ -126,8 +94,3 @@ class FileShard:
         ends = np.empty(count, dtype="<u8")
         self._files.read(self._index, first * _INDEX_BYTES, ends)
         return ends.astype(np.int64)
-
-
-def _close_all(files: OrderedDict[Path, FileIO]) -> None:
-    while files:
-        files.popitem()[1].close()

@@ -9,6 +9,8 @@ from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError
 from mypt.records.tokenizer import TokenizerSpec
 
+_NAMED_FILES = 3
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -50,6 +52,18 @@ class Corpus:
                 hint=f"Use more text, {wider}a shorter context (--block-size {max(2, len(self.val) - 1)}), "
                 "or no validation: --val-fraction 0",
             )
+
+    def change_note(self) -> str:
+        """Say which files are no longer what they were when training began; nothing where all are.
+
+        Cheap enough for every save, and each change is told once. Text in memory cannot change.
+        """
+        names = [*self.train.changed(), *self.val.changed()]
+        if not names:
+            return ""
+        told = ", ".join(names[:_NAMED_FILES])
+        more = f" and {len(names) - _NAMED_FILES:,} more" if len(names) > _NAMED_FILES else ""
+        return f"changed while it is trained on: {told}{more}; from here on the run cannot be repeated with this text"
 
     def require_documents(self) -> None:
         """Make sure that documents can be kept apart.

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.core.data.files import OpenFiles
 from mypt.core.tokens.base import Ids
 from mypt.errors import DataError
 
@@ -39,6 +41,10 @@ class Shard(Protocol):
         """
         ...
 
+    def place(self, offset: int) -> tuple[str, int]:
+        """The file that a token is of, and how many of this split's tokens lie before it there."""
+        ...
+
     def require_documents(self) -> None:
         """Make sure that the ends of the documents are known.
 
@@ -60,11 +66,21 @@ class MemoryShard:
     document_ends: NDArray[np.int64] | None = None
     """Where documents end: exclusive, from the shard's first token, in order."""
     name: str = "the text"
+    files: tuple[tuple[int, str], ...] = ()
+    """Where each file begins, in order; the first one may have begun before the shard."""
 
     @property
     def tokens(self) -> int:
         """Number of tokens."""
         return self.ids.size
+
+    def place(self, offset: int) -> tuple[str, int]:
+        """The file that a token was read from, where it is known."""
+        number = bisect_right(self.files, offset, key=itemgetter(0)) - 1
+        if number < 0:
+            return self.name, offset
+        first, name = self.files[number]
+        return name, offset - first
 
     def read(self, offset: int, count: int) -> Ids:
         """A view of the tokens."""
@@ -102,7 +118,12 @@ class TokenStream:
     """The tokens of one split, end to end."""
 
     def __init__(
-        self, shards: Sequence[Shard], sources: Sequence[Source] = (), *, vocab_size: int | None = None
+        self,
+        shards: Sequence[Shard],
+        sources: Sequence[Source] = (),
+        *,
+        vocab_size: int | None = None,
+        files: OpenFiles | None = None,
     ) -> None:
         """Put shards in a row.
 
@@ -110,10 +131,12 @@ class TokenStream:
             shards: in order.
             sources: what a mixture is made of, in the order of the shards; all of one piece if not given.
             vocab_size: ids from here on are refused when they are read; None: they are sure to be sound.
+            files: what the shards read from; None: they are in memory.
         """
         self.shards = [shard for shard in shards if shard.tokens]
         self._starts = [0, *accumulate(shard.tokens for shard in self.shards)]
         self._vocab_size = vocab_size
+        self._files = files
         self.sources = tuple(sources) or (Source("", 0, len(self), Fraction(1)),)
 
     def __len__(self) -> int:
@@ -163,6 +186,15 @@ class TokenStream:
         """
         for shard in self.shards:
             shard.require_documents()
+
+    def place(self, start: int) -> tuple[str, int]:
+        """The file that a token lies in, and how many of this split's tokens lie before it there."""
+        shard, offset, _ = self._pieces(start, 1)[0]
+        return shard.place(offset)
+
+    def changed(self) -> list[str]:
+        """Name the files that are no longer what they were when they were opened; each change once."""
+        return [] if self._files is None else self._files.changed()
 
     def _pieces(self, start: int, length: int) -> list[tuple[Shard, int, int]]:
         """The slices (shard, offset, count) that hold `length` tokens from `start` on."""

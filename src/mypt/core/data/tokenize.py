@@ -26,6 +26,8 @@ class Chunk:
     """Where documents end: positions after their end-of-text, shape (documents,)."""
     end_records: bytes
     """The END_RECORDs of these documents, end to end."""
+    files: tuple[tuple[int, str], ...] = ()
+    """Where the first id of each file stands, in order."""
 
 
 def encode_documents(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
@@ -63,8 +65,17 @@ def _encode(batch: list[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
     for split, chosen in (("train", ~in_val), ("val", in_val)):
         if chosen.any():
             picked = ids if chosen.all() else ids[np.repeat(chosen, lengths)]
-            end_records = b"".join(piece.end for piece in compress(batch, chosen) if piece.end is not None)
-            yield Chunk(split, picked, np.cumsum(lengths[chosen])[ends[chosen]], end_records)
+            own = list(compress(batch, chosen))
+            end_records = b"".join(piece.end for piece in own if piece.end is not None)
+            after = np.cumsum(lengths[chosen])
+            yield Chunk(split, picked, after[ends[chosen]], end_records, _files_of(own, after - lengths[chosen]))
+
+
+def _files_of(batch: list[Piece], firsts: NDArray[np.int64]) -> tuple[tuple[int, str], ...]:
+    files = dict[str, int]()
+    for piece, first in zip(batch, firsts.tolist(), strict=True):
+        files.setdefault(piece.source, first)
+    return tuple((first, name) for name, first in files.items())
 
 
 def _ids_of(batch: list[Piece], tokenizer: Tokenizer) -> tuple[Ids, NDArray[np.int64]]:

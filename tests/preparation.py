@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mypt.core.data.prepare.verb import prepare_dataset
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.text.units import cut_units
 from mypt.core.tokens.build import build_tokenizer
 from mypt.records.dataset import DatasetManifest, Split, read_dataset_manifest

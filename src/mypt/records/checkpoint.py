@@ -29,6 +29,10 @@ class TrainingState(Record, frozen=True):
     val_loss: float | None = Field(None, description="Last validation loss, nats per token.")
     val_step: int | None = Field(None, description="Step of that validation loss.")
     bits_per_byte: float | None = None
+    best_val_loss: float | None = Field(None, description="Lowest validation loss so far.")
+    best_step: int | None = Field(None, description="Step of that lowest validation loss.")
+    evaluations_since_best: int = Field(0, ge=0, description="Evaluations since then.")
+    skipped_steps: tuple[int, ...] = Field((), description="Steps left out: their loss or gradient was no number.")
     versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, precision.")
 
 

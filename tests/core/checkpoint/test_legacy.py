@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mypt.core.checkpoint.legacy import convert, newest_legacy, read_legacy, report_legacy
+from mypt.core.checkpoint.legacy import convert, newest_legacy, report_legacy
+from mypt.core.checkpoint.legacy_file import read_legacy
 from mypt.core.checkpoint.state import OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors

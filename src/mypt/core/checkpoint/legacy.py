@@ -6,25 +6,28 @@ read with weights_only=True: a pickle that would run code is refused and does no
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mypt.core.checkpoint.legacy_file import (
+    LegacyCheckpoint,
+    Tensors,
+    is_mask,
+    is_plain_tensor,
+    plain_mapping,
+    read_legacy,
+)
 from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.errors import CheckpointError
 from mypt.events import Converted, Event, Noted
 from mypt.records.checkpoint import TrainingState
-from mypt.records.legacy import LegacyConfig, LegacyState, LegacyTokenizer, legacy_data
+from mypt.records.legacy import legacy_data
 from mypt.records.reports import FileEntry, ModelReport
-from mypt.records.tokenizer import TokenizerSpec
-
-Tensors = dict[str, Tensor]
 
 _RENAMES = (
     (r"^token_embedding_table\.", "token_embedding."),
@@ -37,19 +40,9 @@ _RENAMES = (
     (r"^ln_f\.", "final_norm."),
     (r"^lm_head\.", "head."),
 )
+# A float counts on from here no more.
+_MOST_STEPS = 2**24
 _HEAD = re.compile(r"(blocks\.\d+)\.sa\.heads\.(\d+)\.(query|key|value)\.(weight|bias)")
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyCheckpoint:
-    """One old checkpoint, read but not yet translated."""
-
-    source: Path
-    config: LegacyConfig
-    tokenizer: TokenizerSpec
-    state: LegacyState
-    weights: Tensors
-    optimizer: Mapping[str, Any] | None
 
 
 def legacy_files(folder: Path) -> list[Path]:
@@ -66,23 +59,6 @@ def newest_legacy(folder: Path) -> Path:
     return by_name.get("latest.pt") or by_name.get("final.pt") or max(paths, key=lambda path: path.stat().st_mtime)
 
 
-def read_legacy(path: Path) -> LegacyCheckpoint:
-    """Read an old checkpoint of either form.
-
-    Args:
-        path: the single .pt file, or model.pt of a folder.
-
-    Raises:
-        CheckpointError: when it is not one, or would run code.
-    """
-    content = _load_pt(path)
-    if "model_state_dict" in content:
-        return _read_single_file(path, content)
-    if path.name == "model.pt" and (path.parent / "config.json").is_file():
-        return _read_folder(path, content)
-    raise CheckpointError(f"{path}: not a checkpoint of the original MyPT")
-
-
 def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator[Event]:
     """Translate one old checkpoint into a state of `directory`, optimizer and step included.
 
@@ -91,6 +67,8 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
     """
     old = read_legacy(path)
     config = old.config.model()
+    # Before anything is built: a config can ask for any size.
+    _require_sound(old, config.parameters)
     model = GPT(config)
     step = old.state.step or 0
     target = directory.path / f"step-{step:08d}"
@@ -101,7 +79,7 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
         moments = _moments(old, model)
     except (RuntimeError, KeyError) as problem:
-        raise CheckpointError(f"{path}: its tensors do not fit its config ({problem})") from None
+        raise _do_not_fit(path, str(problem)) from None
     if not dry_run:
         training = old.state.training(old.config.batch_size)
         state = TrainingState(
@@ -134,7 +112,7 @@ def translate(old: Mapping[str, Tensor], n_layer: int, n_head: int) -> Tensors:
     """
     new: Tensors = {}
     for name, tensor in old.items():
-        if name.endswith(".tril") or _HEAD.fullmatch(name):
+        if is_mask(name) or _HEAD.fullmatch(name):
             continue
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)  # noqa: PLW2901 - the name is what is being made
@@ -152,76 +130,64 @@ def translate(old: Mapping[str, Tensor], n_layer: int, n_head: int) -> Tensors:
     return new
 
 
-def _read_single_file(path: Path, content: Mapping[str, Any]) -> LegacyCheckpoint:
-    tokenizer = LegacyTokenizer.parse(
-        _plain(content.get("tokenizer")), where=f"{path}: tokenizer", error=CheckpointError
-    )
-    step = content.get("step")
-    state = LegacyState.parse({"step": step if isinstance(step, int) else None}, where=str(path), error=CheckpointError)
-    return LegacyCheckpoint(
-        source=path,
-        config=LegacyConfig.parse(_plain(content.get("config")), where=f"{path}: config", error=CheckpointError),
-        tokenizer=tokenizer.spec(str(path)),
-        state=state,
-        weights=content["model_state_dict"],
-        optimizer=content.get("optimizer_state_dict"),
-    )
+def _require_sound(old: LegacyCheckpoint, expected: int) -> None:
+    found = sum(tensor.numel() for name, tensor in old.weights.items() if not is_mask(name))
+    if found != expected:
+        raise _do_not_fit(old.source, f"{found:,} parameters, the config makes {expected:,}")
+    for name, tensor in old.weights.items():
+        if not is_mask(name) and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{old.source}: {name} holds numbers that are none (NaN or infinite)",
+                hint="The run had diverged when it was saved: convert an earlier file.",
+            )
 
 
-def _read_folder(path: Path, weights: Mapping[str, Any]) -> LegacyCheckpoint:
-    folder = path.parent
-    state_path, optimizer_path = folder / "training_state.json", folder / "optimizer.pt"
-    state = (
-        LegacyState.read(state_path, error=CheckpointError) if state_path.is_file() else LegacyState.parse({}, where="")
-    )
-    return LegacyCheckpoint(
-        source=path,
-        config=LegacyConfig.read(folder / "config.json", error=CheckpointError),
-        tokenizer=LegacyTokenizer.read(folder / "tokenizer.json", error=CheckpointError).spec(str(folder)),
-        state=state,
-        weights=dict(weights),
-        optimizer=_load_pt(optimizer_path) if optimizer_path.is_file() else None,
-    )
-
-
-def _plain(value: object) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _load_pt(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        raise CheckpointError(
-            f"{path}: refused, loading it could run code that is hidden in the file",
-            hint="Only files of plain tensors and values are loaded.",
-        ) from None
-    except Exception as problem:  # noqa: BLE001 - a damaged zip or pickle raises almost anything
-        message = (
-            f"{path}: cannot load it ({type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''})"
-        )
-        raise CheckpointError(message) from None
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: not a checkpoint of the original MyPT")
-    return dict(content)
+def _do_not_fit(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: its tensors do not fit its config ({what})")
 
 
 def _moments(old: LegacyCheckpoint, model: GPT) -> Tensors:
-    """Carry AdamW's moments over: the original numbered them in the order of its parameters."""
-    memory = (old.optimizer or {}).get("state") or {}
-    names = [name for name in old.weights if not name.endswith(".tril")]
-    if len(memory) != len(names):
+    """Carry AdamW's moments over: the original numbered them in the order of its parameters.
+
+    What is no optimizer of this model, or has diverged, is left behind: AdamW then begins anew.
+    """
+    memory = plain_mapping(plain_mapping(old.optimizer).get("state"))
+    names = [name for name in old.weights if not is_mask(name)]
+    kept = [_Moments.of(memory.get(index), old.weights[name]) for index, name in enumerate(names)]
+    whole = [each for each in kept if each]
+    if len(memory) != len(names) or len(whole) != len(names):
         return {}
     config = model.config
-    steps = torch.tensor(float(memory[0]["step"]))
+    first, second = (
+        translate(dict(zip(names, values, strict=True)), config.n_layer, config.n_head)
+        for values in ([each.exp_avg for each in whole], [each.exp_avg_sq for each in whole])
+    )
     moments: Tensors = {}
-    for key in ("exp_avg", "exp_avg_sq"):
-        by_name = {name: memory[index][key] for index, name in enumerate(names)}
-        translated = translate(by_name, config.n_layer, config.n_head)
-        for name, parameter in model.named_parameters():
-            moments[f"{name}/step"] = steps
-            moments[f"{name}/{key}"] = translated[name].reshape(parameter.shape).float()
+    for name, _ in model.named_parameters():
+        moments[f"{name}/step"] = torch.tensor(whole[0].step, dtype=torch.float32)
+        moments[f"{name}/exp_avg"], moments[f"{name}/exp_avg_sq"] = first[name], second[name]
     return moments
+
+
+class _Moments(NamedTuple):
+    """What AdamW keeps of one parameter."""
+
+    step: float
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+    @classmethod
+    def of(cls, values: object, weight: Tensor) -> "_Moments | None":
+        """Those in an old file; None where they are not this weight's, or no numbers any more."""
+        found = plain_mapping(values)
+        step = found.get("step")
+        step = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
+        moments = [found.get("exp_avg"), found.get("exp_avg_sq")]
+        tensors = [each for each in moments if is_plain_tensor(each) and each.shape == weight.shape]
+        if not isinstance(step, int | float) or len(tensors) != len(moments):
+            return None
+        is_sound = all(bool(each.isfinite().all()) for each in tensors)
+        return cls(float(step), *tensors) if is_sound and 0 <= step < _MOST_STEPS else None
 
 
 def report_legacy(path: Path) -> ModelReport:
@@ -237,7 +203,7 @@ def report_legacy(path: Path) -> ModelReport:
         kind="legacy checkpoint",
         name=path.parent.name,
         path=str(path),
-        parameters=sum(tensor.numel() for name, tensor in old.weights.items() if not name.endswith(".tril")),
+        parameters=sum(tensor.numel() for name, tensor in old.weights.items() if not is_mask(name)),
         step=step,
         tokens_seen=step * old.config.batch_size * config.block_size,
         tokenizer=old.tokenizer.kind,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mypt.durable import own_name
-from mypt.errors import LockedError
+from mypt.durable import TEMPORARY_SUFFIX, make_directory
+from mypt.errors import CheckpointError, LockedError
 
 # Between taking the lock and saying so, and between dying and being replaced, the owner is unknown.
 _PATIENCE_S = 0.5
@@ -29,14 +29,20 @@ def hold(root: Path, name: str) -> Generator[None]:
 
     Raises:
         LockedError: naming the process and host that hold it.
-        OSError: when no file can be made in `root`.
+        CheckpointError: when no file can be made in `root`.
     """
-    lock, owner = _acquire(root, name), root / f".{name}.lock-owner"
+    owner = root / f".{name}.lock-owner"
     try:
+        make_directory(root)
+        lock = _acquire(root, name)
         _write_owner(owner)
+    except OSError as problem:
+        raise CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})") from None
+    try:
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -46,8 +52,9 @@ def require_free(root: Path, name: str) -> None:
     Raises:
         LockedError: naming the process and host that hold it.
     """
-    if (root / f".{name}.lock").exists():
-        _acquire(root, name).release()
+    with suppress(OSError):  # what else is wrong here, `hold` will tell
+        if (root / f".{name}.lock").exists():
+            _acquire(root, name).release()
 
 
 def _acquire(root: Path, name: str) -> FileLock:
@@ -69,7 +76,7 @@ def _acquire(root: Path, name: str) -> FileLock:
 
 def _write_owner(path: Path) -> None:
     """Say who holds the lock, whole or not at all."""
-    temporary = own_name(path)
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)  # only the holder writes
     temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     temporary.replace(path)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from mypt.errors import CheckpointError
 from mypt.records.checkpoint import FileInfo, TrainingState
 from mypt.records.model import ModelConfig
 from mypt.records.tokenizer import TOKENIZER_FILE, TokenizerSpec
+
+Read = TypeVar("Read")
 
 
 def parameter_names(model: nn.Module) -> dict[Tensor, str]:
@@ -112,7 +114,21 @@ def open_snapshot(directory: ModelDirectory, warn: Callable[[str], None]) -> Sna
     Raises:
         CheckpointError: when there is no such model or no whole state.
     """
-    state = directory.newest(WEIGHT_FILES, warn, quarantine=False)
-    if state is None:
-        raise no_such_model(directory)
-    return Snapshot.of(state)
+    return read_newest(directory, lambda snapshot: snapshot, warn)
+
+
+def read_newest(directory: ModelDirectory, read: Callable[[Snapshot], Read], warn: Callable[[str], None]) -> Read:
+    """Read the newest state whose weights verify, and again if a running training retires it meanwhile.
+
+    Raises:
+        CheckpointError: when there is no such model or no whole state.
+    """
+    while True:
+        state = directory.newest(WEIGHT_FILES, warn, quarantine=False)
+        if state is None:
+            raise no_such_model(directory)
+        try:
+            return read(Snapshot.of(state))
+        except CheckpointError:
+            if state.path.is_dir():
+                raise

@@ -104,13 +104,8 @@ class ModelDirectory:
         Raises:
             LockedError: naming the process and host that hold it.
         """
-        root = self.path.parent
-        try:
-            make_directory(root)
-        except OSError as problem:
-            raise CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})") from None
         # Beside the model, so that the model's folder can be renamed while it is held.
-        with lock.hold(root, self.name):
+        with lock.hold(self.path.parent, self.name):
             yield
 
     def require_unlocked(self) -> None:

@@ -107,12 +107,8 @@ def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> G
     """
     with torch.device("meta"):
         model = GPT(config)
-    try:
-        model.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as problem:
-        raise CheckpointError(f"{path}: does not hold the architecture of its config ({problem})") from None
-    for name, tensor in weights.items():
-        _require_sound(path, name, tensor)
+    _require_fit(path, weights, {name: tensor.shape for name, tensor in model.state_dict().items()})
+    model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_()
 
 
@@ -140,15 +136,7 @@ def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -
         for parameter, name in names.items()
         for key, shape in (("step", torch.Size([])), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
     }
-    if saved.keys() != shapes.keys():
-        odd = min(saved.keys() ^ shapes.keys())
-        which = "holds {}, which the model does not have" if odd in saved else "lacks {}"
-        raise CheckpointError(f"{path}: {which.format(odd)}")
-    for full_name, tensor in saved.items():
-        if tensor.shape != shapes[full_name]:
-            told = f"has the shape {tuple(tensor.shape)}, the model needs {tuple(shapes[full_name])}"
-            raise CheckpointError(f"{path}: {full_name} {told}")
-        _require_sound(path, full_name, tensor)
+    _require_fit(path, saved, shapes)
     for parameter, name in names.items():
         # AdamW keeps its step count where the fused kernel wants it: on the parameter's device.
         optimizer.state[parameter] = {
@@ -156,13 +144,20 @@ def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -
         }
 
 
-def _require_sound(path: Path, name: str, tensor: Tensor) -> None:
-    """Refuse what a training here never writes.
+def _require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Refuse what a training of this architecture never writes.
 
     Raises:
-        CheckpointError: for another type than fp32, and for NaN or infinity.
+        CheckpointError: for other names or shapes, another type than fp32, NaN and infinity.
     """
-    if tensor.dtype != torch.float32:
-        raise CheckpointError(f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
-    if not is_finite(tensor):
-        raise CheckpointError(f"{path}: {name} holds numbers that are not finite")
+    for name in sorted(tensors.keys() ^ shapes.keys()):
+        what = f"holds {name}, which the model does not have" if name in tensors else f"lacks {name}"
+        raise CheckpointError(f"{path}: does not fit the architecture: {what}")
+    for name, tensor in tensors.items():
+        if tensor.shape != shapes[name]:
+            told = f"{name} has the shape {tuple(tensor.shape)}, the model needs {tuple(shapes[name])}"
+            raise CheckpointError(f"{path}: does not fit the architecture: {told}")
+        if tensor.dtype != torch.float32:
+            raise CheckpointError(f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
+        if not is_finite(tensor):
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite")

@@ -9,12 +9,13 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from mypt.core.data.room import require_room, too_long
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sides import SPLITS, split_note, split_ranges
 from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.data.tokenize import Chunk, encode_documents
 from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
@@ -38,6 +39,7 @@ def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generato
 
     Raises:
         DataError: when the text is unfit.
+        MemoryShortageError: when it is longer than there is memory.
         UsageError: for what only a prepared dataset can do.
     """
     if config.deduplicate:
@@ -49,7 +51,10 @@ def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generato
     tokenizer = build_tokenizer(spec or _spec_for(config, sources))
     dtype = id_dtype(tokenizer.vocab_size)
     memory: dict[Split, TokenBuffer] = {split: TokenBuffer(dtype) for split in SPLITS}
-    yield from _fill(memory, config, sources, tokenizer)
+    try:
+        yield from _fill(memory, config, sources, tokenizer)
+    except MemoryError:
+        raise too_long(sum(buffer.tokens for buffer in memory.values()), "and no memory is left") from None
     totals = {split: memory[split].tokens for split in SPLITS}
     ranges, rule = split_ranges(totals["train"], totals["val"], config.val_fraction)
     documents = sum(buffer.documents for buffer in memory.values())
@@ -139,6 +144,7 @@ class TokenBuffer:
             self._used += taken
             ids = ids[taken:]
             if self._used == _BLOCK_TOKENS:
+                require_room(self._open.nbytes, self.tokens)
                 self._full.append(self._open)
                 self._open = np.empty(_BLOCK_TOKENS, dtype=self._dtype)
                 self._used = 0

@@ -17,8 +17,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
@@ -42,6 +42,8 @@ _LEAST_BLOCKS = 32
 _PROGRESS_S = 0.2
 _PROOF_TEXTS = 64
 _PROOF_CHARS = 4096
+# The library's time grows with the square of a word's length; a longer one teaches nothing more.
+_LONGEST_WORD_CHARS = 2**10
 # What occurs once teaches no merge.
 _LEAST_COUNT = 2
 _TEXT_FIELDS = ("text_format", "text_field", "encoding_errors")
@@ -154,6 +156,22 @@ def _cut(piece: str, block_chars: int) -> Iterator[str]:
         start = end
 
 
+def _with_short_words(blocks: Iterator[str]) -> Iterator[str]:
+    """Cut runs without a space, and of nothing but spaces, that are longer than any word."""
+    for block in blocks:
+        start = position = 0
+        while len(block) - position > _LONGEST_WORD_CHARS:
+            window = block[position : position + _LONGEST_WORD_CHARS]
+            space = max(window.rfind(" "), window.rfind("\n"))
+            if space > 0 and not window.isspace():
+                position += space
+            else:
+                position += _LONGEST_WORD_CHARS
+                yield block[start:position]
+                start = position
+        yield block[start:]
+
+
 def _learn(config: TokenizerConfig, sample: _Sample) -> Generator[Event, None, TokenizerSpec]:
     """Learn merges from the sample; the ids of tiktoken on the table are proven to be the library's.
 
@@ -195,7 +213,7 @@ def _trained_library(pieces: int, sample: _Sample) -> Generator[Event, None, "Li
 
     def learn() -> None:
         try:
-            library.train_from_iterator(sample.blocks(), trainer)
+            library.train_from_iterator(_with_short_words(sample.blocks()), trainer)
         except Exception as problem:  # noqa: BLE001 - raised again below, in the caller's thread
             problems.append(problem)
 

@@ -16,6 +16,9 @@ from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.battery import BATTERY
 from mypt.errors import DataError
 
+# GPT-2's longest has 128 bytes. Looking for the merges of a piece takes the square of its length.
+_LONGEST_PIECE_BYTES = 2**10
+_PATIENCE_S = 5
 _CUT = re.compile(r"[^\W_](?=[ \n])")
 
 
@@ -84,13 +87,20 @@ def require_same_ids(tokenizer: Tokenizer, other: Callable[[str], list[int]], te
 
 
 def _words(pattern: str, text: str) -> list[str]:
-    return [found[0] for found in regex.finditer(pattern, text)]
+    try:
+        return [found[0] for found in regex.finditer(pattern, text, timeout=_PATIENCE_S)]
+    except TimeoutError:
+        raise DataError(f"the tokenizer's pattern takes for ever to cut {text[:60]!r}") from None
 
 
 def _last_merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """Each piece of several bytes, and the parts that its last merge by rank joins."""
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
-    yield from ((piece, _last_parts(piece, ranks)) for piece in pieces if len(piece) > 1)
+    for piece in pieces:
+        if len(piece) > _LONGEST_PIECE_BYTES:
+            raise DataError(f"the piece {piece[:20]!r} … has {len(piece):,} bytes (allowed: {_LONGEST_PIECE_BYTES:,})")
+        if len(piece) > 1:
+            yield piece, _last_parts(piece, ranks)
 
 
 def _last_parts(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:

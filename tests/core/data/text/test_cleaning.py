@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mypt.core.data.text.formats import Tally
+from mypt.core.data.text.spans import Tally
 from mypt.records.text import Normalization, TextConfig
 from preparation import read_texts, read_units, write_jsonl
 

@@ -11,6 +11,7 @@ from mypt.core.data.prepare.duplicates import read_drops
 from mypt.core.data.prepare.workspace import Workspace, publish, publish_result
 from mypt.core.tokens.base import Ids, stored_dtype
 from mypt.durable import own_name, write_bytes
+from mypt.errors import DataError
 from mypt.records.dataset import ShardInfo, Split
 
 _COPY_TOKENS = 2**20
@@ -111,6 +112,8 @@ def _read_ids(path: Path, dtype: np.dtype[np.uint16 | np.uint32], first: int, la
         file.seek(first * dtype.itemsize)
         while first < last:
             ids = np.fromfile(file, dtype=dtype, count=min(_COPY_TOKENS, last - first))
+            if not ids.size:
+                raise DataError(f"{path}: became shorter since it was written", hint="Begin anew: --fresh")
             first += ids.size
             yield ids
 

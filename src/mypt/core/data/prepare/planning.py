@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sources import find_sources, with_parts
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.text.units import cut_units, unit_bytes_for
 from mypt.core.tokens.base import Tokenizer, id_dtype
 from mypt.errors import DataError, UsageError

@@ -9,8 +9,8 @@ import numpy as np
 
 from mypt.core.data.prepare.workspace import Workspace, publish, publish_result
 from mypt.core.data.text.documents import read_documents
-from mypt.core.data.text.formats import Tally
 from mypt.core.data.text.sides import SPLITS
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.tokenize import Chunk, encode_documents
 from mypt.core.tokens.base import id_dtype
 from mypt.durable import own_name

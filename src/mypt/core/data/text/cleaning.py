@@ -4,7 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 
-from mypt.core.data.text.formats import Fragment, Tally
+from mypt.core.data.text.formats import Fragment
+from mypt.core.data.text.spans import Tally
 from mypt.records.text import Normalization, TextConfig
 
 _SPACES = re.compile(r"[^\S\n]+")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mypt.core.data.text.cleaning import clean
-from mypt.core.data.text.formats import Fragment, Tally, holds_whole_files, read_fragments
+from mypt.core.data.text.formats import Fragment, holds_whole_files, read_fragments
+from mypt.core.data.text.spans import Tally
 from mypt.core.data.text.units import Span, Unit
 from mypt.records.dataset import Split
 from mypt.records.plan import SourceFile

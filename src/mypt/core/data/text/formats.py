@@ -6,31 +6,23 @@ pieces where the format allows it: only a record (a JSON line, a table's cell) i
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from mypt.core.data.text.ranges import resolve_range
-from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text, unreadable
+from mypt.core.data.text.reading import cut_pieces, cut_text
+from mypt.core.data.text.spans import Tally, read_span
 from mypt.core.data.text.tables import column_names, read_column
-from mypt.core.data.text.units import Span, is_splittable
+from mypt.core.data.text.units import Span
 from mypt.errors import DataError
-from mypt.records.plan import STDIN, SourceFile
+from mypt.records.plan import SourceFile
 from mypt.records.text import TextConfig
 
+# A record is held whole, several times over while it is read: about a gigabyte for this one.
+_LONGEST_LINE_CHARS = 2**28
+_SLICE_CHARS = 2**20
+
 Fragment = tuple[str, bool]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a unit has read, and what was left out on the way."""
-
-    read_bytes: int = 0
-    text_bytes: int = 0
-    empty_documents: int = 0
-    dropped_lines: int = 0
 
 
 def read_fragments(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
@@ -52,7 +44,7 @@ def _read_txt(source: SourceFile, span: Span, config: TextConfig, tally: Tally) 
     separator = config.document_separator
     filters_lines = config.min_line_chars or config.max_line_chars is not None
     terminator = separator.encode() if separator else b"\n" if filters_lines else None
-    chunks = _chunks(source, span, terminator, config, tally)
+    chunks = read_span(source, span, terminator, config, tally)
     if separator:
         yield from _separated(chunks, separator)
         return
@@ -95,13 +87,13 @@ def _separated(chunks: Iterator[str], separator: str) -> Iterator[Fragment]:
 
 def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
     field = config.text_field
-    for number, line in enumerate(_lines(_records(source, span, config, tally)), 1):
+    for number, line in enumerate(_lines(source, span, config, tally), 1):
         if not line or line.isspace():
             continue
         try:
             text = json.loads(line)[field]
         except (ValueError, RecursionError) as problem:
-            raise DataError(f"{_place(source, span, number)}: not valid JSON ({problem})") from None
+            raise DataError(f"{_place(source, span, number)}: not valid JSON ({_reason(problem)})") from None
         except (KeyError, TypeError):
             raise _no_field(_place(source, span, number), field, json.loads(line)) from None
         yield from _whole(text, lambda number=number: _place(source, span, number), config)
@@ -109,7 +101,7 @@ def _read_jsonl(source: SourceFile, span: Span, config: TextConfig, tally: Tally
 
 def _read_csv(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[Fragment]:
     csv.field_size_limit(2**31 - 1)  # the most that Windows takes
-    rows = csv.reader(_lines(_records(source, span, config, tally), keep_ends=True), strict=True)
+    rows = csv.reader(_lines(source, span, config, tally, keep_ends=True), strict=True)
     try:
         head: list[str] = next(rows, [])
         if config.text_field not in head:
@@ -160,89 +152,37 @@ _READERS: dict[str, Callable[[SourceFile, Span, TextConfig, Tally], Iterator[Fra
 }
 
 
-def _chunks(
-    source: SourceFile, span: Span, terminator: bytes | None, config: TextConfig, tally: Tally
-) -> Iterator[str]:
-    """The text of a span, chunk by chunk, counting the bytes read from disk."""
-    if source.path == STDIN:
-        yield from _standard_input(config, tally)
-        return
-    path = Path(source.path)
-    start, end = 0, None
-    if is_splittable(source):
-        with unreadable(path):
-            start, end = resolve_range(path, span.start, span.end, source.size_bytes, terminator)
-    with open_bytes(path, source.compression) as file:
-        if start:
-            file.seek(start)
-        before = tally.read_bytes
-        for chunk in read_text(file, path, start, end, config.encoding_errors):
-            tally.read_bytes = before + _done_bytes(file, source, start)
-            yield chunk
-    tally.read_bytes = before + span.end - span.start
-    _require_unchanged(path, source)
-
-
-def _require_unchanged(path: Path, source: SourceFile) -> None:
-    """Refuse a file that is not the one the work was planned for.
-
-    Raises:
-        DataError: naming it.
-    """
-    with unreadable(path):
-        status = path.stat()
-    if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.modified_ns):
-        raise DataError(f"{path}: changed while it was read", hint="Give the command again when it is at rest.")
-
-
-def _standard_input(config: TextConfig, tally: Tally) -> Iterator[str]:
-    name = Path("standard input")
-    if sys.stdin is None:
-        raise DataError(f"{name}: is closed")
-    with unreadable(name):
-        yield from read_text(_Counted(sys.stdin.buffer, tally), name, 0, None, config.encoding_errors)
-
-
-def _done_bytes(file: BinaryIO, source: SourceFile, start: int) -> int:
-    """Bytes read from disk, compressed ones where they are compressed."""
-    if not source.compression:
-        return file.tell() - start
-    packed = getattr(file, "raw", file)
-    inner = getattr(packed, "fileobj", None) or getattr(packed, "_fp", None)
-    return inner.tell() if inner is not None else 0
-
-
-class _Counted:
-    """Standard input, which tells no position."""
-
-    def __init__(self, file: BinaryIO, tally: Tally) -> None:
-        self._file = file
-        self._tally = tally
-
-    def read(self, size: int, /) -> bytes:
-        chunk = self._file.read(size)
-        self._tally.read_bytes += len(chunk)
-        return chunk
-
-
 def _records(source: SourceFile, span: Span, config: TextConfig, tally: Tally) -> Iterator[str]:
     """The text of a file of records, without the byte order mark that some programs begin it with."""
-    chunks = _chunks(source, span, b"\n", config, tally)
+    chunks = read_span(source, span, b"\n", config, tally)
     if span.start == 0:
         yield next(chunks, "").removeprefix("\ufeff")
     yield from chunks
 
 
-def _lines(chunks: Iterator[str], *, keep_ends: bool = False) -> Iterator[str]:
-    """Cut a text at its line feeds."""
+def _lines(
+    source: SourceFile, span: Span, config: TextConfig, tally: Tally, *, keep_ends: bool = False
+) -> Iterator[str]:
+    """Cut the text of a file of records at its line feeds."""
     held: list[str] = []
-    for chunk in chunks:
+    held_chars = number = 0
+    for chunk in _records(source, span, config, tally):
         *whole, last = chunk.split("\n")
         for line in whole:
-            held.append(line)
-            yield "".join(held) + ("\n" if keep_ends else "")
+            held.append(f"{line}\n" if keep_ends else line)
+            number += 1
+            # Let go before the line is read: it may be long.
+            line = "".join(held)  # noqa: PLW2901 - the whole of it
             held.clear()
+            held_chars = 0
+            yield line
         held.append(last)
+        held_chars += len(last)
+        if held_chars > _LONGEST_LINE_CHARS:
+            raise DataError(
+                f"{_place(source, span, number + 1)}: longer than {_LONGEST_LINE_CHARS:,} characters",
+                hint="A record is held in memory whole: cut it into several, or give plain text as a .txt file.",
+            )
     if any(held):
         yield "".join(held)
 
@@ -254,14 +194,12 @@ def _whole(text: Any, place: Callable[[], str], config: TextConfig) -> Iterator[
             f"{place()}: the field '{config.text_field}' holds {type(text).__name__}, not text",
             hint="Name another field: --text-field NAME",
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+    if not _is_text(text):
         if config.encoding_errors == "strict":
             raise DataError(
                 f"{place()}: half a surrogate pair, which is no character",
                 hint="Go on with U+FFFD in its place: --encoding-errors replace",
-            ) from None
+            )
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     *pieces, last = cut_text(text)
     for piece in pieces:
@@ -269,11 +207,28 @@ def _whole(text: Any, place: Callable[[], str], config: TextConfig) -> Iterator[
     yield last, True
 
 
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8; in slices, for a second copy of a long text would be large."""
+    try:
+        for start in range(0, len(text), _SLICE_CHARS):
+            text[start : start + _SLICE_CHARS].encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _place(source: SourceFile, span: Span, number: int) -> str:
     """Where a record is: its line where the file is read from its start, a position elsewhere."""
     if span.start == 0:
         return f"{source.path}: line {number:,}"
     return f"{source.path}: line {number:,} after byte {span.start:,}"
+
+
+def _reason(problem: ValueError | RecursionError) -> str:
+    """Python's word for bad JSON; what it says to programmers about its limits, in other words."""
+    if isinstance(problem, json.JSONDecodeError):
+        return str(problem)
+    return "nested too deeply" if isinstance(problem, RecursionError) else "a number of thousands of digits"
 
 
 def _no_field(place: str, field: str, record: Any) -> DataError:  # noqa: ANN401 - whatever a line holds

@@ -54,7 +54,8 @@ def find_sources(patterns: Sequence[str], text_format: TextFormat = "auto") -> l
             found[pattern] = SourceFile(path=pattern, size_bytes=0, format="hf")
         else:
             for path in _expand(pattern):
-                found[str(path)] = _source(path, text_format)
+                source = _source(path, text_format)
+                found[source.path] = source
     return list(found.values())
 
 
@@ -88,7 +89,8 @@ def _source(path: Path, text_format: TextFormat) -> SourceFile:
     compression = _COMPRESSIONS.get(path.suffix.lower(), "")
     inner = path.with_suffix("") if compression else path
     return SourceFile(
-        path=str(path),
+        # A file of this name, and not what is typed for standard input.
+        path=f"./{STDIN}" if str(path) == STDIN else str(path),
         size_bytes=status.st_size,
         modified_ns=status.st_mtime_ns,
         format=_given(text_format) or _FORMATS.get(inner.suffix.lower(), "txt"),
@@ -110,7 +112,9 @@ def _expand(pattern: str) -> list[Path]:
         if path.is_file():
             return [path]
         if path.exists():
-            raise DataError(f"{pattern}: not a regular file")
+            raise DataError(
+                f"{pattern}: not a regular file", hint="Pipes are read from standard input: … | mypt train -"
+            )
         matches = sorted(_glob(path)) if any(sign in pattern for sign in _MAGIC) else []
     except (OSError, RuntimeError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem

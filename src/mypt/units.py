@@ -8,6 +8,7 @@ _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
 _KIB = 1024
+_MOST_DIGITS = 20
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?", re.IGNORECASE)
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -42,6 +43,8 @@ def parse_bytes(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is no size (for example 500MB, 2GB or 1.5GiB)")
+    if len(found[1]) > _MOST_DIGITS:
+        raise ValueError(f"{text[:_MOST_DIGITS]}… is larger than any disk")
     power = " KMGT".index((found[2] or " ").upper())
     return round(float(found[1]) * (_KIB if found[3] else 1000) ** power)
 

@@ -1,5 +1,6 @@
 """The command list, the one error boundary, and `main`."""
 
+import errno
 import os
 import shlex
 import shutil
@@ -42,6 +43,10 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_MOST_SHOWN = 300
+# What the system says of paths that nothing can have.
+_NO_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
 _START, _DATA, _USE, _LOOK = "Start and train", "Data", "Use", "Look"
 
 app.command("quickstart", rich_help_panel=_START)(quickstart.quickstart)
@@ -127,7 +132,8 @@ def _in_our_words(problem: Exception) -> MyptError:
     elif isinstance(problem, MemoryError):
         wanted = MemoryShortageError("out of memory")
     elif isinstance(problem, OSError):
-        wanted = MyptError(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+        kind = UsageError if problem.errno in _NO_PATHS else MyptError
+        wanted = kind(f"{str(problem.filename or 'the system')[:_MOST_SHOWN]}: {problem.strerror or problem}")
     else:
         hint = "This is a bug. See it whole: mypt --debug …"
         wanted = MyptError(f"{type(problem).__name__}: {problem}", hint=hint)

@@ -14,4 +14,5 @@ def compress(
     from mypt.cli.preparing import draw_preparation
     from mypt.core.data.cold import compress_dataset
 
-    draw_preparation(compress_dataset(directory), as_json=json)
+    # In its own folder a dataset is called '.', which has no siblings.
+    draw_preparation(compress_dataset(directory if directory.name else directory.absolute()), as_json=json)

@@ -1,5 +1,6 @@
 """mypt quickstart: the first success, in minutes and without a download."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +29,13 @@ def quickstart(
     from mypt.cli.stopping import stop_on_signals
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
+    from mypt.records.run import TrainingConfig
 
     if text not in {"docs", "code"}:
         raise UsageError(f"--text {text}: should be docs or code")
+    if not math.isfinite(minutes):
+        raise UsageError(f"--minutes {minutes}: should be a number from 0.02 to 1000")
+    TrainingConfig.parse({"seed": seed, "device": device}, where="quickstart")
     from mypt.cli.app import program_name
 
     go_on = [program_name(), "train", "--model-name", MODEL_NAME, "--checkpoint-dir", str(checkpoint_dir)]

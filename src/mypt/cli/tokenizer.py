@@ -138,8 +138,8 @@ def import_(
 
 def _find(wanted: str, checkpoint_dir: Path) -> "TokenizerSpec":
     """A tokenizer by name or path, or that of a model by its name."""
-    from mypt.core.tokens.find import NAMES, find_tokenizer
+    from mypt.core.tokens.find import NAMES, at_home, find_tokenizer
 
     model = checkpoint_dir / wanted
-    by_model = wanted not in NAMES and not Path(wanted).expanduser().exists() and model.is_dir()
+    by_model = wanted not in NAMES and not at_home(wanted).exists() and model.is_dir()
     return find_tokenizer(str(model) if by_model else wanted)

@@ -12,6 +12,8 @@ from mypt.errors import UsageError
 
 Kind = Literal["cpu", "cuda", "mps"]
 
+_MOST_DIGITS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -91,10 +93,10 @@ def _parse(name: str) -> tuple[Kind, int | None]:
         return "cpu", None
     if wanted == "mps" and not number and torch.backends.mps.is_available():
         return "mps", None
-    if wanted == "cuda" and (not number or number.isdecimal()):
+    if wanted == "cuda" and (not number or (number.isdecimal() and len(number) <= _MOST_DIGITS)):
         index = int(number) if number else None
         if (index or 0) < torch.cuda.device_count():
             return "cuda", index
     present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     present += ["mps"] if torch.backends.mps.is_available() else []
-    raise UsageError(f"device {name}: this machine does not have it", hint=f"Here: auto, {', '.join(present)}")
+    raise UsageError(f"device {name[:40]}: this machine does not have it", hint=f"Here: auto, {', '.join(present)}")

@@ -27,10 +27,18 @@ def find_tokenizer(wanted: str) -> TokenizerSpec:
         raise UsageError("char takes its characters from a text", hint="Name the tokenizer.json of a model or dataset.")
     from mypt.core.tokens.imported import import_tokenizer
 
-    path = tokenizer_file(Path(wanted).expanduser())
+    path = tokenizer_file(at_home(wanted))
     if path is None:
         raise _not_found(wanted)
     return import_tokenizer(path)
+
+
+def at_home(written: str) -> Path:
+    """The path with ~ resolved; that of a user who is not there stays as it is written."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
 
 
 def tokenizer_file(path: Path) -> Path | None:
@@ -43,7 +51,7 @@ def tokenizer_file(path: Path) -> Path | None:
 
 
 def _not_found(wanted: str) -> UsageError:
-    path = Path(wanted).expanduser()
+    path = at_home(wanted)
     try:
         siblings = [str(each) for each in path.parent.iterdir()]
     except OSError:

@@ -1,0 +1,246 @@
+"""Whatever is typed, exported or written into a config: an answer, or one message that says what is wrong.
+
+Every option of every command and every variable; ten times as many cases with MYPT_CHAOS=1.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from commandline import Option, Outcome, every_option, run_in_process
+
+_MANY = 10 if os.environ.get("MYPT_CHAOS") else 1
+_LIMIT_S = 1.0
+
+# What keeps each command from real work: its options, and what stands in its arguments' places.
+GUARDS: dict[tuple[str, ...], tuple[list[str], list[str]]] = {
+    ("quickstart",): (["--text=nosuch"], []),
+    ("train",): (["--dry-run"], ["text.txt"]),
+    ("generate",): ([], ["nosuch"]),
+    ("convert-legacy",): ([], ["nosuch"]),
+    ("prepare-dataset",): (["--out-dir=out"], ["nosuch.txt"]),
+    ("import-dataset",): (["--out-dir=out"], ["nosuch"]),
+    ("compress",): ([], ["nosuch"]),
+    ("inspect",): ([], ["nosuch"]),
+    ("verify",): ([], ["nosuch"]),
+    ("params",): ([], []),
+    ("configs",): ([], []),
+    ("tokenizer", "train"): (["--out=o.json", "--vocab-size=300"], ["nosuch.txt"]),
+    ("tokenizer", "show"): ([], ["byte"]),
+    ("tokenizer", "test"): ([], ["byte", "text"]),
+    ("tokenizer", "import"): (["--out=o.json"], ["nosuch"]),
+}
+
+NUMBERS = [
+    *(
+        "0",
+        "1",
+        "2",
+        "4",
+        "12",
+        "0.5",
+        "1e-3",
+        "-1",
+        "-0",
+        "nan",
+        "NaN",
+        "inf",
+        "-Infinity",
+        "1e309",
+        "-1e309",
+        "1e-400",
+    ),
+    *(
+        "9" * 30,
+        "9" * 5000,
+        "-" + "9" * 5000,
+        str(2**63),
+        str(2**64),
+        "0x10",
+        "1_000",
+        "٣",
+        "²",
+        "1,5",
+        "1e3",
+        "1.0",
+        "true",
+    ),
+]
+WORDS = [
+    *(
+        "",
+        " ",
+        "null",
+        "[]",
+        "{}",
+        "[" * 5000,
+        '{"a":1}',
+        "\x1b[31mred",
+        "a\nb",
+        "a\rb",
+        "a\tb",
+        "\x07",
+        "\u202egpj",
+        "\x9b31m",
+    ),
+    *(
+        "\udcff",
+        "\ud800",
+        "a\udc80b",
+        "../x",
+        "/x",
+        "~",
+        "~nosuch",
+        "~nosuch/x.txt",
+        "a/b",
+        "x" * 300,
+        "x" * 5000,
+        "con",
+    ),
+    *(
+        "NUL.txt",
+        ".",
+        "..",
+        "./",
+        ".hidden",
+        "-x",
+        "%s %d {0} {x}",
+        "[bold]x[/]",
+        "*",
+        "**",
+        "[a-",
+        "hf://",
+        "hf://x/y",
+    ),
+    *(
+        "/dev/null",
+        "/proc/self/mem",
+        "small",
+        "tiny",
+        "gpt2",
+        "char",
+        "byte",
+        "cpu",
+        "auto",
+        "fp32",
+        "cuda:99",
+        "cuda:" + "9" * 5000,
+    ),
+    *(
+        "training.max_iters=5",
+        "training.max_iters=NaN",
+        "model.n_layer=1e400",
+        "a." * 3000 + "b=1",
+        "=",
+        "a=b=c",
+        "model=3",
+    ),
+]
+WITH_NUL = ["a\0b", "\0"]
+ODD = st.sampled_from(NUMBERS + WORDS) | st.text(max_size=30) | st.integers().map(str) | st.floats().map(str)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _awake() -> None:
+    """Import what commands import at their first call: its time is not theirs."""
+    run_in_process("generate", "nosuch")
+
+
+def fuzz(check: Callable[..., None], cases: int, **parts: st.SearchStrategy[Any]) -> None:
+    """Try `check` on so many cases; whatever is drawn is tried in the folder of the test."""
+    checks = list(HealthCheck)
+    settings(max_examples=cases * _MANY, deadline=None, database=None, suppress_health_check=checks)(
+        given(**parts)(check)
+    )()
+
+
+@pytest.fixture(autouse=True)
+def _in_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "text.txt").write_text("A text.", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in os.environ:
+        if name.startswith("MYPT_"):
+            monkeypatch.delenv(name)
+
+
+def require_one_message(outcome: Outcome, *told: str) -> None:
+    """The law: an answer, or one message with the right exit code and without what acts on a terminal."""
+    assert "Traceback" not in outcome.err
+    assert "This is a bug" not in outcome.err
+    assert outcome.code in {0, 2, 3, 4}
+    assert not set(outcome.err) & set(_ACTING), outcome.err
+    assert outcome.cpu_s < _LIMIT_S
+    if outcome.code:
+        assert [line for line in outcome.err.splitlines() if line.startswith("Error: ")] == [outcome.err.split("\n")[0]]
+        assert len(outcome.err) < 20_000
+    if outcome.code == 2:
+        words = outcome.err.lower().replace("_", "-").replace(" ", "-")
+        assert any(each in words for each in told), outcome.err
+
+
+_ACTING = [chr(code) for code in (*range(9), *range(11, 32), *range(127, 160), 0x202E)]
+
+
+def names_of(option: Option) -> list[str]:
+    """What a message may call an option: its name, its field, or its place among the arguments."""
+    plain = (option.name or option.field).strip("-")
+    guards = [guard.strip("-").split("=")[0] for guard in GUARDS[option.command][0]]
+    return [plain, option.field.replace("_", "-").strip("-"), *ALIASES.get(plain, []), *ANY, *guards]
+
+
+# Where a message speaks of the value and not of its option.
+ALIASES = {
+    "set": ["unknown-key", "model-=", "training"],
+    "model-name": ["two-model-names", "not-both", "neither-a-config-file-nor-a-preset"],
+    "init-from-model": ["model-name"],
+    "legacy-checkpoint": ["model-name"],
+    "wanted": ["tokenizer"],
+    "target": ["model-name"],
+    "name": ["model-name", "neither-a-config-file-nor-a-preset"],
+    "source": ["file"],
+}
+ANY = ["file-name-too-long", "cannot-read-it", "codec-can't-encode", "embedded-null"]
+
+
+def test_every_command_is_guarded_and_so_every_option_is_tried() -> None:
+    assert {option.command for option in every_option()} == set(GUARDS)
+
+
+def test_odd_values_of_every_option_give_an_answer_or_one_message() -> None:
+    seen: Counter[int] = Counter()
+
+    def check(option: Option, value: str) -> None:
+        given_options, arguments = GUARDS[option.command]
+        if option.name is None:
+            words = [*given_options, "--", *arguments[: option.place], value]
+        else:
+            words = [*given_options, option.name if option.is_switch else f"{option.name}={value}", *arguments]
+        outcome = run_in_process(*option.command, *words)
+        require_one_message(outcome, *names_of(option))
+        seen[outcome.code] += 1
+
+    fuzz(check, 800, option=st.sampled_from(every_option()), value=ODD | st.sampled_from(WITH_NUL))
+    assert min(seen[0], seen[2], seen[3] + seen[4]) >= 20, seen
+
+
+def test_odd_values_of_every_variable_give_an_answer_or_one_message() -> None:
+    seen: Counter[int] = Counter()
+
+    def check(option: Option, value: str) -> None:
+        given_options, arguments = GUARDS[option.command]
+        outcome = run_in_process(*option.command, *given_options, *arguments, env={str(option.variable): value})
+        require_one_message(outcome, *names_of(option))
+        seen[outcome.code] += 1
+
+    exported = [option for option in every_option() if option.variable]
+    values = ODD.filter(lambda text: "\0" not in text and not set(text) & set(map(chr, range(0xD800, 0xDC80))))
+    fuzz(check, 300, option=st.sampled_from(exported), value=values)
+    assert min(seen[0], seen[2]) >= 10, seen

@@ -121,7 +121,7 @@ def stepping(root: Path, config: RunConfig, batch_ms: float) -> dict[str, object
     steps_ms: list[float] = []
     for step in range(STEPS + 1):
         waits_ms.append(timed_ms(lambda at=step * size: feed.take(at, size)))
-        steps_ms.append(timed_ms(lambda: session.read_loss(session.train_step())))
+        steps_ms.append(timed_ms(lambda: (session.train_step(), session.read())))
     feed.close()
     session.close()
     # The first ones warm up.

@@ -9,6 +9,10 @@ from typing import Protocol
 
 from hypothesis import strategies as st
 
+from mypt.core.checkpoint.state import MANIFEST_FILE, MODEL_FILE, State
+from mypt.durable import sha256_of
+from mypt.records.checkpoint import FileInfo
+
 
 class Mypt(Protocol):
     """The real command line: arguments in, finished process out."""
@@ -57,3 +61,18 @@ FRAGMENTS = [
     ),
 ]
 VARIED = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)
+
+
+def nudged(state: State, name: str) -> None:
+    """Change the last bit of one weight of a state and seal it again: a sound file, another model."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = state.path / MODEL_FILE
+    tensors = load_file(path)
+    tensors[name].view(torch.int32)[0] ^= 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    manifest = state.manifest()
+    info = FileInfo(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+    changed = manifest.model_copy(update={"files": {**manifest.files, MODEL_FILE: info}})
+    changed.sealed().write(state.path / MANIFEST_FILE)

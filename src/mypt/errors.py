@@ -7,7 +7,7 @@ MyptError                 1   anything that went wrong and is not below
 ├── MemoryShortageError   5   does not fit
 ├── DivergedError         6   the loss is not a number any more
 ├── MissingExtraError     7   an optional package is not installed
-└── ModelLockedError     75   another run holds this model
+└── LockedError          75   another process works on this model or dataset
 
 Every error is one message: what happened and where (`message`), and what to do (`hint`).
 """
@@ -62,7 +62,7 @@ class MissingExtraError(MyptError):
     exit_code = 7
 
 
-class ModelLockedError(MyptError):
-    """Another process is training this model."""
+class LockedError(MyptError):
+    """Another process works on this model or dataset."""
 
     exit_code = 75

@@ -162,6 +162,21 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(Event):
+    """A step was left out: its loss or its gradient was no number. Weights and moments are as before it.
+
+    `samples` are the numbers of its first and last sample in the run's order; `texts` say where the first
+    of them lie and how they begin.
+    """
+
+    event = "skipped"
+    step: int
+    problem: str
+    samples: tuple[int, int]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated(Event):
     """Mean loss in nats per token and bits per byte over the fixed validation windows."""
 
@@ -175,18 +190,22 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, slots=True)
 class Saved(Event):
-    """A checkpoint was published."""
+    """A checkpoint was published. Writing took `elapsed_s`; training stood still for `stall_s` of it."""
 
     event = "saved"
     step: int
     path: str
     size_bytes: int
     elapsed_s: float
+    stall_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finished(Event):
-    """The run ended: `reason` is 'completed', 'stopped' or 'already complete'."""
+    """The run ended: `reason` is 'completed', 'stopped', 'no improvement' or 'already complete'.
+
+    `stalled_s` of `elapsed_s` training stood still for saves.
+    """
 
     event = "finished"
     step: int
@@ -195,6 +214,7 @@ class Finished(Event):
     bits_per_byte: float | None
     tokens_per_s: float
     elapsed_s: float
+    stalled_s: float
     reason: str
     path: str
 
@@ -273,6 +293,29 @@ class Verified(Event):
     files: int
     size_bytes: int
     damaged: tuple[str, ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replaying(Event):
+    """Steps of a run are done again, to compare."""
+
+    event = "replaying"
+    done_steps: int
+    total_steps: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(Event):
+    """The steps between two states were done again; `differing` names what has not the same bits."""
+
+    event = "replayed"
+    path: str
+    first_step: int
+    last_step: int
+    compared: int
+    differing: tuple[str, ...]
     elapsed_s: float
 
 

@@ -77,6 +77,7 @@ def test_presets_and_models_complete(mypt: Mypt, tmp_path: Path) -> None:
 
 # The original's command lines, word for word; training ones stop after the resolved config.
 ORIGINAL = [
+    "train --config_file tiny --model_name base_model --input_file input.txt --max_iters 1 --eval_iters 1",
     "train --config_file presets/small.json --model_name my_model --input_file input.txt --max_iters 1000 --dry-run",
     (
         "train --dataset_dir data/my_dataset --model_name my_large_model --config_file presets/150M_1024.json "

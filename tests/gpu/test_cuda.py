@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mypt.core.checkpoint.store import MODEL_FILE, OPTIMIZER_FILE, ModelDirectory
+from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
+from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.generate.loaded import load_model
 from mypt.core.train.run import train

@@ -4,7 +4,8 @@ import os
 import shlex
 import shutil
 import sys
-from io import TextIOWrapper
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,8 @@ from mypt.cli import (
     train,
     verify,
 )
-from mypt.errors import MyptError
+from mypt.cli.streams import open_streams, silence_stdout, visible
+from mypt.errors import MemoryShortageError, MyptError, UsageError
 
 app = typer.Typer(
     name="mypt",
@@ -39,6 +41,7 @@ app = typer.Typer(
     },
 )
 
+_INTERRUPTED = 130
 _START, _DATA, _USE, _LOOK = "Start and train", "Data", "Use", "Look"
 
 app.command("quickstart", rich_help_panel=_START)(quickstart.quickstart)
@@ -72,27 +75,26 @@ def root(
 
 
 def main() -> None:
-    """Run the command line. The only place where errors become messages and exit codes."""
-    for stream in (sys.stdout, sys.stderr):
-        # Generated text holds any character; a terminal that cannot show one gets a '?'.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """Run the command line of this process."""
+    open_streams()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code. The only place where errors become messages."""
     try:
-        app(prog_name=program_name())
+        code = app(list(arguments), prog_name=program_name(), standalone_mode=False)
+        sys.stdout.flush()
     except MyptError as problem:
-        _report(problem)
-        sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return _report(problem)
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`): nothing to say and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as problem:
-        if os.environ.get("MYPT_DEBUG"):
-            raise
-        sys.stderr.write(f"Error: {type(problem).__name__}: {problem}\nThis is a bug. See it whole: mypt --debug …\n")
-        sys.exit(1)
+        silence_stdout()  # the reader of our output is gone (`| head`): nobody to say it to
+        return 1
+    except Exception as problem:  # noqa: BLE001 - the last door: nothing is a traceback
+        return _report(_in_our_words(problem))
+    return code if isinstance(code, int) else 0
 
 
 def program_name() -> str:
@@ -101,9 +103,12 @@ def program_name() -> str:
     if called.name != "mypt":
         return "python -m mypt"
     found = shutil.which("mypt")
-    if found and Path(found).resolve() == called.resolve():
-        return "mypt"
-    return os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called)
+    with suppress(OSError):  # the working directory may have been deleted
+        if found and Path(found).resolve() == called.resolve():
+            return "mypt"
+        if called.is_relative_to(Path.cwd()):
+            return os.path.relpath(called)
+    return str(called)
 
 
 def command_to_go_on() -> str:
@@ -111,11 +116,32 @@ def command_to_go_on() -> str:
     return f"{program_name()} {shlex.join(word for word in sys.argv[1:] if word != '--fresh')}"
 
 
-def _report(problem: MyptError) -> None:
+def _in_our_words(problem: Exception) -> MyptError:
+    """Name what others raised: a mistake in the command line, what the system refused, or a bug of ours."""
+    # Typer brings its own copy of click: a mistake is told by what it can do.
+    words = getattr(problem, "format_message", None)
+    if words is not None:
+        context = getattr(problem, "ctx", None)
+        path = context.command_path if context else program_name()
+        wanted: MyptError = UsageError(words(), hint=f"See: {path} --help")
+    elif isinstance(problem, MemoryError):
+        wanted = MemoryShortageError("out of memory")
+    elif isinstance(problem, OSError):
+        wanted = MyptError(f"{problem.filename or 'the system'}: {problem.strerror or problem}")
+    else:
+        hint = "This is a bug. See it whole: mypt --debug …"
+        wanted = MyptError(f"{type(problem).__name__}: {problem}", hint=hint)
+    wanted.__cause__ = problem
+    return wanted
+
+
+def _report(problem: MyptError) -> int:
+    """Tell an error as one message; every line but its first is set in, so that no name can pass for one."""
     if os.environ.get("MYPT_DEBUG"):
         import traceback
 
         traceback.print_exception(problem)
-    sys.stderr.write(f"Error: {problem.message}\n")
-    if problem.hint:
-        sys.stderr.write(f"  {problem.hint}\n")
+    told = visible(problem.message).replace("\n", "\n  ")
+    hint = visible(problem.hint).replace("\n", "\n  ")
+    sys.stderr.write(f"Error: {told}\n" + (f"  {hint}\n" if hint else ""))
+    return problem.exit_code

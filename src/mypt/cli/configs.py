@@ -19,7 +19,7 @@ def configs(
     from mypt.records.reports import ConfigsReport, preset_entry
     from mypt.records.resolve import Layer, resolve
 
-    if config_file:
+    if config_file is not None:
         source, values = find_config(config_file)
         config = resolve([Layer(source, values)], where=source).config
         if json:

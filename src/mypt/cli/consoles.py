@@ -1,24 +1,47 @@
 """The two places to print: data on stdout, prose and progress on stderr.
 
-Markup is off: what users name (paths, prompts, presets) may hold brackets.
+Markup is off: what users name (paths, prompts, presets) may hold brackets. What would act on a
+terminal is shown instead: a file's name or a generated text may hold escape sequences.
 """
 
 import sys
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from mypt.cli.streams import visible
+
+_NARROWEST = 20
+"""Columns: with fewer a table would show no letter at all."""
+
+
+class _SafeConsole(Console):
+    """A console whose texts cannot act; its own colours and cursor moves can."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def data_console() -> Console:
     """Stdout: tables and other answers."""
-    return Console(highlight=False, markup=False)
+    return _console(stderr=False)
 
 
 def prose_console() -> Console:
     """Stderr: everything that is not the answer."""
-    return Console(stderr=True, highlight=False, markup=False)
+    return _console(stderr=True)
 
 
 def write(text: str) -> None:
-    """Put data on stdout at once: generated text and JSON lines."""
-    sys.stdout.write(text)
+    """Put data on stdout at once: generated text and JSON lines. Files and pipes get every byte."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def _console(*, stderr: bool) -> Console:
+    console = _SafeConsole(stderr=stderr, highlight=False, markup=False)
+    if console.width < _NARROWEST:
+        return _SafeConsole(stderr=stderr, highlight=False, markup=False, width=_NARROWEST)
+    return console

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, DeviceName, ModelArgument, ModelName, option, pick_model
+from mypt.cli.streams import visible
 
 
 def generate(
@@ -52,12 +53,14 @@ def generate(
     }
     given = {key: value for key, value in settings.items() if value is not None}
     config = SamplingConfig.parse(given, where="generate")
-    directory = ModelDirectory(checkpoint_dir, pick_model(name, model_name) or "default")
+    wanted = pick_model(name, model_name)
+    directory = ModelDirectory(checkpoint_dir, "default" if wanted is None else wanted)
 
     started_s = time.monotonic()
     from mypt.core.generate.loaded import load_model
 
-    loaded = load_model(directory, device or "auto", lambda message: typer.echo(f"Warning: {message}", err=True))
+    device_name = "auto" if device is None else device
+    loaded = load_model(directory, device_name, lambda message: typer.echo(f"Warning: {visible(message)}", err=True))
     load_s = time.monotonic() - started_s
     if show_info:
         show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)

@@ -46,7 +46,8 @@ def inspect(
 
 def _report(wanted: str, checkpoint_dir: Path) -> "ModelReport | DatasetReport":
     from mypt.core.checkpoint.report import report_model
-    from mypt.core.checkpoint.store import ModelDirectory, State, no_such_model
+    from mypt.core.checkpoint.state import State
+    from mypt.core.checkpoint.store import ModelDirectory, no_such_model
     from mypt.records.dataset import DATASET_FILE
 
     path = Path(wanted)

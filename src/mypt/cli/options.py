@@ -61,8 +61,8 @@ def pick_model(argument: str | None, name: str | None) -> str | None:
     Raises:
         UsageError: when both name different ones.
     """
-    if argument and name and argument != name:
+    if argument is not None and name is not None and argument != name:
         from mypt.errors import UsageError
 
         raise UsageError(f"two model names: {argument} and {name}")
-    return name or argument
+    return argument if name is None else name

@@ -48,14 +48,15 @@ def params(
     if precision not in {"fp32", "bf16"}:
         raise UsageError(f"--precision {precision}: should be fp32 or bf16")
     wanted = pick_model(name, model_name)
-    if wanted and config_file:
+    if wanted is not None and config_file is not None:
         raise UsageError(f"give a model ({wanted}) or a config ({config_file}), not both")
-    directory = ModelDirectory(checkpoint_dir, wanted) if wanted else None
+    directory = ModelDirectory(checkpoint_dir, wanted) if wanted is not None else None
     if directory is not None and directory.states():
         state = directory.states()[0]
         layer = Layer(f"model {wanted}", {"model": state.config().model_dump()})
     else:
-        layer = Layer(*find_config(config_file or wanted or DEFAULT_PRESET))
+        reference = wanted if config_file is None else config_file
+        layer = Layer(*find_config(DEFAULT_PRESET if reference is None else reference))
     sizes = {
         "n_layer": n_layer,
         "n_head": n_head,

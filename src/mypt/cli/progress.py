@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Group
@@ -24,6 +25,7 @@ from mypt.events import (
     SampleStarted,
     Saved,
     ShardsChecked,
+    Skipped,
     StepDone,
     TextRead,
     Token,
@@ -58,18 +60,23 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         for event in events:
             if isinstance(event, RunPlanned):
                 stop.arm()
-            if view is None:
+            if as_json:
                 write(event.as_json() + "\n")
-            else:
-                view.draw(event)
+            elif view is not None:
+                try:
+                    view.draw(event)
+                except OSError:
+                    view = None  # the terminal is gone; the training is worth more than its picture
     finally:
         if view is not None:
-            view.close()
+            with suppress(OSError):
+                view.close()
         close = getattr(events, "close", None)
         if close is not None:
             close()
     if stop() and view is not None:
-        view.say(f"Stopped. Go on with:  {go_on}")
+        with suppress(OSError):
+            view.say(f"Stopped. Go on with:  {go_on}")
 
 
 class TrainingView:
@@ -89,7 +96,6 @@ class TrainingView:
         self._plan: RunPlanned | None = None
         self._losses: list[float] = []
         self._last_step: StepDone | None = None
-        self._evaluation: Evaluated | None = None
         self._last_line_s = -_PLAIN_LINE_S
         self._drawers: dict[type[Event], Callable[[Any], None]] = {
             Warned: lambda event: self.say(("Warning: ", "yellow"), event.message),
@@ -99,6 +105,7 @@ class TrainingView:
             RunPlanned: self._begin,
             StepDone: self._step,
             Evaluated: self._evaluated,
+            Skipped: self._skipped,
             Saved: self._saved,
             Finished: self._finish,
             SampleStarted: self._sample,
@@ -108,8 +115,6 @@ class TrainingView:
 
     def draw(self, event: Event) -> None:
         """Show one event; kinds without a look are passed over."""
-        if not isinstance(event, Saved):
-            self._tell_evaluation()
         drawer = self._drawers.get(type(event))
         if drawer is not None:
             drawer(event)
@@ -120,7 +125,6 @@ class TrainingView:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._tell_evaluation()
         self._reading.close()
         if self._live is not None:
             self._live.stop()
@@ -150,24 +154,22 @@ class TrainingView:
             self._last_line_s = time.monotonic()
             self.say(f"{self._label(event.step)}  {_metrics(event)}, ETA {human_duration(event.eta_s)}")
 
-    def _evaluated(self, event: Evaluated) -> None:
-        self._evaluation = event
+    def _skipped(self, event: Skipped) -> None:
+        first = f", {event.texts[0]}" if event.texts else ""
+        self.say(
+            ("Warning: ", "yellow"),
+            f"step {event.step:,} is left out: {event.problem} (samples "
+            f"{event.samples[0]:,} to {event.samples[1]:,}{first}); metrics.jsonl names its texts",
+        )
 
-    def _tell_evaluation(self, *, saved: str = "") -> None:
-        """Print the evaluation that was just done, with the save that followed it."""
-        event, self._evaluation = self._evaluation, None
-        if event is None:
-            return
+    def _evaluated(self, event: Evaluated) -> None:
         train = f"  train {self._losses[-1]:.4f}" if self._losses else ""
         val = (f"val {event.val_loss:.4f}", "bold")
-        self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte", (saved, "dim"))
+        self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte")
 
     def _saved(self, event: Saved) -> None:
-        saved = f"  saved {human_bytes(event.size_bytes)} in {human_duration(event.elapsed_s)}"
-        if self._evaluation is not None:
-            self._tell_evaluation(saved=saved)
-        else:
-            self.say((f"{self._label(event.step)}{saved}", "dim"))
+        saved = f"saved {human_bytes(event.size_bytes)} in {human_duration(event.elapsed_s)}"
+        self.say((f"{self._label(event.step)}  {saved}", "dim"))
 
     def _finish(self, event: Finished) -> None:
         if self._live is not None and event.reason == "stopped":
@@ -179,7 +181,7 @@ class TrainingView:
         losses = f"loss {event.loss:.4f}" if event.loss is not None else ""
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
-        verb = "Done" if event.reason == "completed" else "Saved"
+        verb = {"completed": "Done", "no improvement": "Ended early, no better since long,"}.get(event.reason, "Saved")
         speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
         self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
 

@@ -3,11 +3,17 @@
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-_SIGNALS = ("SIGINT", "SIGTERM")
+# Ctrl-C, the system's own request, a closed terminal, and what clusters send before time is up.
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_ONE_REQUEST_S = 0.5
+"""Ctrl-C again within this time is the same one: launchers pass on what the terminal sent us already."""
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StopRequest:
@@ -19,6 +25,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._armed = False
+        self._first_s = 0.0
 
     def arm(self) -> None:
         """From now on a signal is a request: the step is finished and saved first."""
@@ -30,30 +37,80 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM; 0 when nothing was asked."""
+        """128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM; 0 when nothing was asked."""
         return 0 if self.signal is None else 128 + self.signal
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        again = self.signal is not None and number == signal.SIGINT
-        if again or not self._armed:
+        if not self._armed:
             self.signal = number
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.exit_code)
+        if self.signal is not None:
+            return  # the watch decides whether it is meant
         self.signal = number
-        if sys.stderr is not None:  # closed by the caller: its number may be another file's by now
-            # Past Python's buffers, since a handler may interrupt a print; and never in the way of the
-            # save: under `| tee` the reader may be gone already.
-            with suppress(OSError):
-                os.write(2, b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
+        _tell(b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
+
+    def _watched(self, number: int) -> None:
+        """Told of every signal at once, even while the main thread is inside of a long operation."""
+        if not self._armed or number not in _numbers():
+            return
+        now_s = time.monotonic()
+        if number == signal.SIGINT and self._first_s and now_s - self._first_s > _ONE_REQUEST_S:
+            # Nothing is tidied up: what is on the disk is whole at every moment.
+            if sys.stderr is not None and sys.stderr.isatty():
+                _tell(_SHOW_CURSOR)
+            os._exit(128 + signal.SIGINT)
+        self._first_s = self._first_s or now_s
 
 
 @contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a StopRequest; a second Ctrl-C leaves at once."""
+    """Turn signals into a StopRequest; a second Ctrl-C leaves at once.
+
+    A signal that the caller has switched off (as nohup does) stays so.
+    """
     request = StopRequest()
-    known = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, request._receive) for number in known}  # noqa: SLF001 - its own handler
+    wanted = [number for number in _numbers() if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request._receive) for number in wanted}  # noqa: SLF001 - its own handler
+    with _watch(request):
+        try:
+            yield request
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _watch(request: StopRequest) -> Generator[None]:
+    """Hear of signals in a thread of our own, through the pipe that Python's C handler writes to."""
+    if os.name == "nt":  # takes sockets only; there the handler alone has to do
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while number := os.read(reading, 1):
+            request._watched(number[0])  # noqa: SLF001 - its own thread
+
+    listener = threading.Thread(target=listen, name="mypt-signals", daemon=True)
+    listener.start()
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        listener.join()
+        os.close(reading)
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+
+
+def _tell(text: bytes) -> None:
+    if sys.stderr is not None:  # closed by the caller: its number may be another file's by now
+        # Past Python's buffers, since a handler may interrupt a print; and never in the way of the
+        # save: under `| tee` the reader may be gone already.
+        with suppress(OSError):
+            os.write(2, text)

@@ -8,13 +8,12 @@ from rich.text import Text
 
 from mypt.cli.consoles import data_console
 from mypt.cli.options import TOKENIZER_DECIDES
-from mypt.events import Event, FileVerified, Verified
 from mypt.records.base import flatten
 from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
 from mypt.records.reports import ConfigsReport, DatasetReport, ModelReport, ParamsReport
 from mypt.records.run import RunConfig
-from mypt.units import human_bytes, human_count, human_duration, several, sparkline
+from mypt.units import human_bytes, human_count, several, sparkline
 
 
 def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
@@ -159,19 +158,6 @@ def _short_path(path: str) -> str:
 def _one_line(text: str) -> str:
     """Text whose line feeds and control characters show instead of act."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def show_verification(event: Event) -> None:
-    """Draw what was found in one file, or in all."""
-    console = data_console()
-    if isinstance(event, FileVerified):
-        word = Text.assemble((event.problem, "red")) if event.problem else Text("ok", style="green")
-        size = f"  {human_bytes(event.size_bytes)}" if not event.problem else ""
-        console.print(Text.assemble(event.path, "  ", word, (size, "dim")), soft_wrap=True)
-    elif isinstance(event, Verified):
-        whole = "all as written" if not event.damaged else f"{len(event.damaged)} damaged"
-        told = f"{event.files} files, {human_bytes(event.size_bytes)} in {human_duration(event.elapsed_s)}: "
-        console.print(Text.assemble(told, (whole, "bold")), soft_wrap=True)
 
 
 def show_params(report: ParamsReport, source: str) -> None:

@@ -10,7 +10,7 @@ from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, Files, Json, option
 if TYPE_CHECKING:
     from mypt.records.tokenizer import TokenizerSpec
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 
 Wanted = Annotated[
     str,
@@ -23,9 +23,11 @@ Wanted = Annotated[
 Out = Annotated[Path, option("--out", "-o", help="The file to write; must not exist.")]
 
 
-@app.callback()
-def tokenizer() -> None:
+@app.callback(invoke_without_command=True)
+def tokenizer(context: typer.Context) -> None:
     """Train, show, test or import tokenizers."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.records.resolve import Resolved
 
-_DATA, _MODEL, _TRAINING, _RUN = "Text", "Architecture (of a new model)", "Training", "Run"
+_DATA, _MODEL, _TRAINING, _SAVING, _RUN = "Text", "Architecture (of a new model)", "Training", "Saving", "Run"
 
 # The flags that mirror a config field; any other field: --set.
 FLAGS = {
@@ -28,10 +28,14 @@ FLAGS = {
     "bias": "model.bias",
     "max_iters": "training.max_iters",
     "batch_size": "training.batch_size",
+    "micro_batch_size": "training.micro_batch_size",
     "learning_rate": "training.learning_rate",
     "eval_interval": "training.eval_interval",
     "eval_iters": "training.eval_iters",
+    "patience": "training.patience",
     "save_interval": "training.save_interval",
+    "keep_every": "training.keep_every",
+    "on_save_error": "training.on_save_error",
     "log_interval": "training.log_interval",
     "seed": "training.seed",
     "device": "training.device",
@@ -79,6 +83,14 @@ def train(
     batch_size: Annotated[
         int | None, option("--batch-size", help="Sequences per optimizer step.", panel=_TRAINING)
     ] = None,
+    micro_batch_size: Annotated[
+        int | None,
+        option(
+            "--micro-batch-size",
+            help="Sequences per forward and backward pass; the whole batch if not set.",
+            panel=_TRAINING,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)
     ] = None,
@@ -88,9 +100,21 @@ def train(
     eval_iters: Annotated[
         int | None, option("--eval-iters", help="Validation batches per evaluation.", panel=_TRAINING)
     ] = None,
+    patience: Annotated[
+        int | None,
+        option("--patience", help="End after this many evaluations without a better validation loss.", panel=_TRAINING),
+    ] = None,
     save_interval: Annotated[
         int | None,
-        option("--save-interval", help="Steps between checkpoints; as eval_interval if not set.", panel=_TRAINING),
+        option("--save-interval", help="Steps between checkpoints; by time, about 60 s, if not set.", panel=_SAVING),
+    ] = None,
+    keep_every: Annotated[
+        int | None,
+        option("--keep-every", help="Save at, and keep for good, every step that this divides.", panel=_SAVING),
+    ] = None,
+    on_save_error: Annotated[
+        str | None,
+        option("--on-save-error", help="When a save fails: warn and train on, or stop.", panel=_SAVING),
     ] = None,
     log_interval: Annotated[
         int | None, option("--log-interval", help="Steps between logged losses.", panel=_TRAINING)
@@ -130,7 +154,9 @@ def train(
     from mypt.core.data.text.sources import require_text
 
     directory = ModelDirectory(checkpoint_dir, model_name)
-    base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model else None
+    if not dry_run:
+        directory.require_unlocked()  # before anything heavy is loaded
+    base = ModelDirectory(checkpoint_dir, init_from_model) if init_from_model is not None else None
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)

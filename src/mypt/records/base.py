@@ -1,8 +1,8 @@
 """Record: what all JSON shapes of MyPT share. Strict, frozen, closed, and clear when wrong."""
 
 import json
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,10 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from mypt.durable import write_text
 from mypt.errors import MyptError, UsageError
+from mypt.records.faults import explain, short
 
-# JSON schema's words, and pydantic's own for fields that may also be null.
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-_BOUNDS |= {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+MOST_BYTES = 2**30
+"""No JSON file of ours comes near: a plan of a million inputs has a fifth of it."""
+
+# Python refuses to read longer whole numbers, and no field is that large.
+_MOST_DIGITS = 4000
 
 
 class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
@@ -30,9 +33,10 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             text = data if isinstance(data, str | bytes) else json.dumps(data)
             return cls.model_validate_json(text)
         except ValidationError as problem:
-            lines = "\n".join(_explain(cls, fault) for fault in problem.errors(include_url=False))
-            raise error(f"{where}: {lines}" if "\n" not in lines else f"{where}:\n{lines}") from None
-        except (TypeError, ValueError, RecursionError) as problem:
+            raise error(f"{where}:{explain(cls, data, problem)}") from None
+        except RecursionError:
+            raise error(f"{where}: nested too deeply") from None
+        except (TypeError, ValueError) as problem:
             raise error(f"{where}: not valid JSON ({problem})") from None
 
     @classmethod
@@ -57,12 +61,36 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
         return self.model_dump_json(indent=2)
 
 
-def read_json_bytes(path: Path, *, error: type[MyptError]) -> bytes:
-    """Read a file that should hold JSON; a byte order mark is accepted and dropped."""
+def read_json_bytes(path: Path, *, error: type[MyptError], most_bytes: int = MOST_BYTES) -> bytes:
+    """Read a file that should hold JSON; a byte order mark is accepted and dropped.
+
+    Raises:
+        error: when it cannot be read, is no regular file (a device may never end), or is too large.
+    """
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
+            raise error(f"{path}: cannot read it (it is {what})")
+        if about.st_size > most_bytes:
+            raise error(f"{path}: too large ({about.st_size:,} bytes; allowed: at most {most_bytes:,})")
         return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as problem:
         raise error(f"{path}: cannot read it ({problem.strerror or problem})") from None
+    except ValueError as problem:  # a name with a NUL
+        raise error(f"{path}: cannot read it ({problem})") from None
+
+
+def decode_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Decode JSON; a key that comes twice is refused, and no whole number is too long.
+
+    Raises:
+        ValueError: when it is no JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -75,70 +103,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield name, value
 
 
-def _explain(record: type[Record], fault: Mapping[str, Any]) -> str:
-    """Turn one pydantic fault into: key = value: what is wrong (allowed: ...)."""
-    path = [str(part) for part in fault["loc"]]
-    key = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        return _explain_unknown_key(record, path, key)
-    if fault["type"] == "missing":
-        return f"{key} is missing"
-    if fault["type"] == "json_invalid":
-        return f"not valid JSON ({fault['ctx']['error']})"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if not path:
-        return f"{message} (a JSON object in braces)" if fault["type"] == "model_type" else message
-    if fault["type"] == "value_error":
-        return f"{key}: {message}"
-    shown = json.dumps(fault["input"], default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."  # noqa: PLR2004 - one short line
-    allowed = _allowed(_schema_at(record, path))
-    return f"{key} = {shown}: {message}" + (f" (allowed: {allowed})" if allowed else "")
+def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {short(twice)} is there twice")
+    return found
 
 
-def _explain_unknown_key(record: type[Record], path: list[str], key: str) -> str:
-    schema = record.model_json_schema()
-    known = list(_keys(schema, schema))
-    siblings = list(_resolve(_schema_at(record, path[:-1]), schema).get("properties", {}))
-    near = get_close_matches(path[-1], siblings, n=1)
-    if near:
-        return f"unknown key {key}: did you mean {'.'.join([*path[:-1], near[0]])}?"
-    elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == path[-1]]
-    if not elsewhere:
-        elsewhere = get_close_matches(key, known, n=1)
-    if elsewhere:
-        return f"unknown key {key}: did you mean {elsewhere[0]}?"
-    return f"unknown key {key} (known: {', '.join(siblings) or ', '.join(known)})"
-
-
-def _keys(node: Mapping[str, Any], root: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """All dotted keys of values (not of groups) below a JSON-schema node."""
-    for name, child in _resolve(node, root).get("properties", {}).items():
-        inner = list(_keys(child, root, f"{prefix}{name}."))
-        yield from inner or [f"{prefix}{name}"]
-
-
-def _schema_at(record: type[Record], path: list[str]) -> Mapping[str, Any]:
-    root = record.model_json_schema()
-    node: Mapping[str, Any] = root
-    for part in path:
-        node = _resolve(node, root).get("properties", {}).get(part, {})
-    return _resolve(node, root)
-
-
-def _resolve(node: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    reference = node.get("$ref", "")
-    return root["$defs"][reference.rsplit("/", 1)[-1]] if reference else node
-
-
-def _allowed(node: Mapping[str, Any]) -> str:
-    """Describe what a JSON-schema node accepts: type, choices or range."""
-    options = [option for option in node.get("anyOf", [node]) if option.get("type") != "null"]
-    node = options[0] if options else node
-    if "enum" in node:
-        return ", ".join(map(str, node["enum"]))
-    if "const" in node:
-        return str(node["const"])
-    kind = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
-    bounds = [f"{sign} {node[name]}" for name, sign in _BOUNDS.items() if name in node]
-    return " ".join([kind.get(node.get("type", ""), ""), " and ".join(bounds)]).strip()
+def _whole_number(digits: str) -> float:
+    """A number too long to read is as good as infinite: refused like it, with its key."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

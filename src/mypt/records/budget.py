@@ -26,6 +26,8 @@ class TrainingMemory(NamedTuple):
     gradients: int
     activations: int
     logits: int
+    snapshot: int
+    """The copy of weights and moments that is written while training goes on, in the machine's own memory."""
     peak: int
 
     @property
@@ -73,7 +75,8 @@ def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32"
         gradients=weights,
         activations=activations,
         logits=logits,
-        peak=PROCESS_BYTES + 3 * weights + max(at_its_begin, at_its_end),
+        snapshot=3 * weights,
+        peak=PROCESS_BYTES + 6 * weights + max(at_its_begin, at_its_end),
     )
 
 

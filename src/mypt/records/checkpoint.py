@@ -1,8 +1,9 @@
 """The JSON files of a checkpoint: training_state.json and manifest.json."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mypt.records.base import Record
 from mypt.records.checksum import SealedRecord
@@ -28,7 +29,21 @@ class TrainingState(Record, frozen=True):
     val_loss: float | None = Field(None, description="Last validation loss, nats per token.")
     val_step: int | None = Field(None, description="Step of that validation loss.")
     bits_per_byte: float | None = None
+    best_val_loss: float | None = Field(None, description="Lowest validation loss so far.")
+    best_step: int | None = Field(None, description="Step of that lowest validation loss.")
+    evaluations_since_best: int = Field(0, ge=0, description="Evaluations since then.")
+    skipped_steps: tuple[int, ...] = Field((), description="Steps left out: their loss or gradient was no number.")
     versions: dict[str, str] = Field(default_factory=dict, description="mypt, python, torch, device, precision.")
+
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def _sibling(name: str) -> str:
+    """Accept the plain name of a file in the same folder, on every system."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} is no plain file name")
+    return name
 
 
 class FileInfo(Record, frozen=True):
@@ -43,4 +58,4 @@ class CheckpointManifest(SealedRecord, frozen=True):
 
     format_version: Literal[1] = 1
     step: int = Field(ge=0)
-    files: dict[str, FileInfo]
+    files: dict[Annotated[str, AfterValidator(_sibling)], FileInfo]

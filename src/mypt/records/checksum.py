@@ -21,6 +21,15 @@ class SealedRecord(Record, frozen=True):
         return self.model_copy(update={"checksum": _hash(self.model_dump(mode="json"))})
 
     @classmethod
+    def is_sealed(cls, data: bytes) -> bool:
+        """Whether a file's content is what was written, known to this version or not."""
+        try:
+            content = json.loads(data)
+            return isinstance(content, dict) and content.get("checksum") == _hash(content)
+        except (ValueError, RecursionError):
+            return False
+
+    @classmethod
     def parse(cls, data: Mapping[str, Any] | str | bytes, *, where: str, error: type[MyptError] = UsageError) -> Self:
         """Validate `data` and its checksum.
 

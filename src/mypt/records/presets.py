@@ -1,17 +1,21 @@
 """Where presets live, how a name or a path becomes a RunConfig's values."""
 
-import json
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mypt.errors import UsageError
-from mypt.records.base import read_json_bytes
+from mypt.records.base import decode_json, read_json_bytes
 from mypt.records.legacy import is_legacy_config, nested_from_legacy
 from mypt.records.run import RunConfig
 
 DEFAULT_PRESET = "small"
+
+MOST_CONFIG_BYTES = 1_000_000
+"""A thousand times what a config needs."""
+
+_MOST_SHOWN = 80
 
 
 def presets_directory() -> Path:
@@ -52,7 +56,7 @@ def find_config(reference: str) -> tuple[str, dict[str, Any]]:
         UsageError: when nothing fits, naming the nearest preset.
     """
     path = Path(reference)
-    if _is_file(path):
+    if reference and _is_there(path):
         return str(path), read_config_values(path)
     preset = _preset_file(reference)
     return f"preset {preset.stem}", read_config_values(preset)
@@ -64,9 +68,10 @@ def read_config_values(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: when it is not a JSON object.
     """
+    content = read_json_bytes(path, error=UsageError, most_bytes=MOST_CONFIG_BYTES)
     try:
-        values = json.loads(read_json_bytes(path, error=UsageError))
-    except (ValueError, RecursionError) as problem:
+        values = decode_json(content)
+    except ValueError as problem:
         raise UsageError(f"{path}: not valid JSON ({problem})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a config is a JSON object, this is {type(values).__name__}")
@@ -84,16 +89,18 @@ def _preset_file(reference: str) -> Path:
     found = presets.get(name.lower())
     if found is not None:
         return found
-    near = get_close_matches(name.lower(), presets, n=1)
+    near = get_close_matches(name[:_MOST_SHOWN].lower(), presets, n=1)
     hint = f"Did you mean {presets[near[0]].stem}? " if near else ""
     names = ", ".join(file.stem for file in presets.values())
+    message = f"{reference[:_MOST_SHOWN]!r}" if not reference.strip() else reference[:_MOST_SHOWN]
     raise UsageError(
-        f"{reference[:80]}: neither a config file nor a preset", hint=f"{hint}Presets: {names}. See: mypt configs"
+        f"{message}: neither a config file nor a preset", hint=f"{hint}Presets: {names}. See: mypt configs"
     )
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
+    """Whether this is a path of something; a folder named as a preset is none."""
     try:
-        return path.is_file()
+        return path.exists() and not (path.is_dir() and path.name.lower() in map(str.lower, _preset_files()))
     except (OSError, ValueError):  # a name too long or with a NUL is no file
         return False

@@ -1,12 +1,13 @@
 """Layers of settings -> one RunConfig, and where each value came from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mypt.errors import UsageError
-from mypt.records.base import flatten
+from mypt.records.base import decode_json, flatten
 from mypt.records.run import RunConfig
+
+_DEEPEST = 9
 
 
 class Layer(NamedTuple):
@@ -63,10 +64,12 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise UsageError(f"--set {assignment}: should look like training.weight_decay=0.05")
+            raise UsageError(f"--set {assignment[:80]}: should look like training.weight_decay=0.05")
+        if key.count(".") > _DEEPEST:
+            raise UsageError(f"--set {assignment[:80]}…: no key is that deep")
         try:
-            values[key.strip()] = json.loads(text)
-        except (ValueError, RecursionError):
+            values[key.strip()] = decode_json(text)
+        except ValueError:
             values[key.strip()] = text
     return dotted_layer("--set", values)
 

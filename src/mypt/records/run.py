@@ -15,6 +15,9 @@ class TrainingConfig(Record, frozen=True):
     """How the weights are found."""
 
     batch_size: int = Field(16, ge=1, le=1_000_000, description="Sequences per optimizer step.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, le=1_000_000, description="Sequences per forward and backward pass; the whole batch if not set."
+    )
     max_iters: int = Field(1000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run.")
     learning_rate: float = Field(6e-4, gt=0, le=10, description="Peak learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
@@ -25,8 +28,21 @@ class TrainingConfig(Record, frozen=True):
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="Largest gradient norm; 0 switches it off.")
     eval_interval: int = Field(100, ge=1, le=1_000_000_000, description="Steps between evaluations.")
     eval_iters: int = Field(20, ge=1, le=1_000_000, description="Validation batches per evaluation.")
+    patience: int | None = Field(
+        None, ge=1, le=1_000_000, description="End after this many evaluations without a better validation loss."
+    )
     save_interval: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="Steps between checkpoints; as eval_interval if not set."
+        None, ge=1, le=1_000_000_000, description="Steps between checkpoints; by time if not set."
+    )
+    save_interval_s: float = Field(
+        60, gt=0, le=1e6, description="Seconds between checkpoints where save_interval is not set."
+    )
+    keep_every: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Save at, and keep for good, every step that this divides."
+    )
+    on_save_error: Literal["warn", "stop"] = Field("warn", description="When a save fails: warn and train on, or stop.")
+    max_skips: int = Field(
+        3, ge=0, le=1_000_000, description="Steps whose loss or gradient is no number, left out before training ends."
     )
     log_interval: int = Field(1, ge=1, le=1_000_000, description="Steps between logged losses.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
@@ -37,9 +53,9 @@ class TrainingConfig(Record, frozen=True):
     )
 
     @property
-    def checkpoint_interval(self) -> int:
-        """Steps between checkpoints."""
-        return self.save_interval or self.eval_interval
+    def sequences_at_once(self) -> int:
+        """Sequences of one forward and backward pass."""
+        return min(self.micro_batch_size or self.batch_size, self.batch_size)
 
 
 class DataConfig(TextConfig, frozen=True):

@@ -11,7 +11,8 @@ import torch
 
 from mypt.core.checkpoint.legacy import convert, newest_legacy, report_legacy
 from mypt.core.checkpoint.legacy_file import read_legacy
-from mypt.core.checkpoint.store import OPTIMIZER_FILE, ModelDirectory
+from mypt.core.checkpoint.state import OPTIMIZER_FILE
+from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.generate.loaded import LoadedModel, load_model
 from mypt.errors import CheckpointError

@@ -1,93 +1,27 @@
 """States on disk: published whole, verified, set aside when broken, locked, retired."""
 
+import errno
 import json
+import math
 import os
+import re
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mypt.core.checkpoint.store import (
-    ALL_FILES,
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    STATE_FILE,
-    TOKENIZER_FILE,
-    ModelDirectory,
-    checked_name,
-)
-from mypt.errors import CheckpointError, UsageError
-from mypt.records.checkpoint import TrainingState
-from mypt.records.model import ModelConfig
-from mypt.records.run import DataConfig, TrainingConfig
-from mypt.records.tokenizer import ByteSpec
-
-
-def publish(directory: ModelDirectory, step: int, val_loss: float | None = None) -> None:
-    """A state of plain files: the store does not look into tensors."""
-
-    def write(folder: Path) -> None:
-        ModelConfig(n_layer=1).write(folder / CONFIG_FILE)
-        ByteSpec().write(folder / TOKENIZER_FILE)
-        TrainingState(
-            model_name="model",
-            step=step,
-            samples_seen=step,
-            training=TrainingConfig(),
-            data=DataConfig(),
-            val_loss=val_loss,
-            val_step=step,
-        ).write(folder / STATE_FILE)
-        (folder / MODEL_FILE).write_bytes(f"weights of step {step}".encode())
-        (folder / "optimizer.safetensors").write_bytes(b"moments")
-
-    directory.publish(step, write)
-
-
-def steps(directory: ModelDirectory) -> list[int]:
-    return [state.step for state in directory.states()]
+from mypt.core.checkpoint.state import ALL_FILES, MANIFEST_FILE, MODEL_FILE
+from mypt.core.checkpoint.store import ModelDirectory, checked_name
+from mypt.errors import CheckpointError, DivergedError, UsageError
+from states import contents, publish, steps
 
 
 def test_a_published_state_verifies(directory: ModelDirectory) -> None:
     publish(directory, 5)
     directory.states()[0].verify()
-
-
-@pytest.mark.parametrize("name", [*ALL_FILES, MANIFEST_FILE])
-def test_every_flipped_bit_is_found(directory: ModelDirectory, name: str) -> None:
-    publish(directory, 5)
-    path = directory.states()[0].path / name
-    whole = path.read_bytes()
-    unnoticed = []
-    for position in range(0, len(whole) * 8, 3):
-        broken = bytearray(whole)
-        broken[position // 8] ^= 1 << position % 8
-        path.write_bytes(broken)
-        try:
-            directory.states()[0].verify()
-        except CheckpointError:
-            continue
-        unnoticed.append(position)
-    assert unnoticed == []
-
-
-@pytest.mark.parametrize("name", [*ALL_FILES, MANIFEST_FILE])
-def test_every_missing_or_cut_file_is_found(directory: ModelDirectory, name: str) -> None:
-    publish(directory, 5)
-    path = directory.states()[0].path / name
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-2])  # the last brace of JSON goes too
-    with pytest.raises(CheckpointError):
-        directory.states()[0].verify()
-    path.unlink()
-    with pytest.raises(CheckpointError):
-        directory.states()[0].verify()
 
 
 def test_a_state_under_another_steps_name_is_found(directory: ModelDirectory) -> None:
@@ -142,17 +76,121 @@ def test_saving_a_step_again_keeps_the_old_one_aside(directory: ModelDirectory) 
     assert any("replaced" in path.name for path in directory.path.iterdir())
 
 
-def test_a_failed_save_leaves_the_previous_states_and_no_leftovers(directory: ModelDirectory) -> None:
+REFUSALS = [errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=errno.errorcode.get)
+def test_a_refused_save_says_why_and_what_it_needs_and_leaves_all_as_it_was(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch, call: str, refusal: int
+) -> None:
     publish(directory, 5)
+    before = sorted(directory.path.rglob("*"))
 
-    def fail(folder: Path) -> None:
-        (folder / MODEL_FILE).write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(folder / MODEL_FILE))
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
 
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, refuse)
+        with pytest.raises(CheckpointError, match=re.escape(os.strerror(refusal))) as caught:
+            publish(directory, 6)
+    assert re.search(r"step-00000006.*; needs [\d.]+ KiB, [\d.]+ [KMGT]iB free", caught.value.message)
+    assert sorted(directory.path.rglob("*")) == before
+    publish(directory, 6)
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_of_the_save(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(directory, 5)
+    before = sorted(directory.path.rglob("*"))
+    write, room = os.write, 2000
+
+    def limited(handle: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = write(handle, data[:room])
+        room -= taken
+        return taken
+
+    monkeypatch.setattr(os, "write", limited)
     with pytest.raises(CheckpointError, match="No space left"):
-        directory.publish(6, fail)
-    assert steps(directory) == [5]
-    assert [path.name for path in directory.path.iterdir() if path.name.startswith(".tmp")] == []
+        publish(directory, 6)
+    assert room == 0
+    assert sorted(directory.path.rglob("*")) == before
+
+
+def test_a_save_that_cannot_fit_is_not_begun(directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(directory, 5)
+    needed = contents(6).size_bytes
+
+    def nearly_full(_path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=needed - 1)
+
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
+    monkeypatch.setattr(Path, "mkdir", pytest.fail)
+    with pytest.raises(CheckpointError, match=r"No space left on device; needs [\d.]+ KiB, [\d.]+ KiB free"):
+        publish(directory, 6)
+
+
+def test_the_size_that_is_asked_for_is_the_size_that_is_written(directory: ModelDirectory) -> None:
+    state, size_bytes = directory.publish(contents(5))
+    written = sum(path.stat().st_size for path in state.path.iterdir() if path.name != MANIFEST_FILE)
+    assert written == size_bytes == contents(5).size_bytes
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", ["weights", "moments"])
+def test_what_is_no_number_is_never_saved(directory: ModelDirectory, part: str, value: float) -> None:
+    publish(directory, 5)
+    before = sorted(directory.path.rglob("*"))
+    spoilt = contents(6)
+    name, tensor = next(iter(getattr(spoilt, part).items()))
+    tensor[2] = value
+    with pytest.raises(DivergedError, match=name):
+        directory.publish(spoilt)
+    assert sorted(directory.path.rglob("*")) == before
+
+
+def test_milestones_stay(directory: ModelDirectory) -> None:
+    for step in range(1, 9):
+        publish(directory, step, 10.0 - step)
+        directory.retire(keep_every=3)
+    assert steps(directory) == [8, 7, 6, 3]
+
+
+def test_without_a_validation_loss_no_state_is_the_best(directory: ModelDirectory) -> None:
+    for step in range(1, 6):
+        publish(directory, step)
+        directory.retire()
+    assert steps(directory) == [5, 4]
+
+
+def test_a_disk_that_keeps_something_else_is_found_out(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash is that of what was to be written, not of what can be read."""
+    write = os.write
+
+    def lying(handle: int, data: memoryview) -> int:
+        return write(handle, bytes(data).replace(b"\x40", b"\x41"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lying)
+        publish(directory, 2)
+    with pytest.raises(CheckpointError):
+        directory.states()[0].verify()
+
+
+def test_a_broken_state_that_was_being_replaced_is_set_aside_under_its_own_name(directory: ModelDirectory) -> None:
+    publish(directory, 5)
+    publish(directory, 6).path.rename(directory.path / ".swap-step-00000006")
+    (directory.path / ".swap-step-00000006" / MODEL_FILE).unlink()
+    state = directory.newest(ALL_FILES, lambda _: None, quarantine=True)
+    assert state is not None
+    assert state.step == 5
+    assert len(list(directory.path.glob("step-00000006.broken-*"))) == 1
 
 
 def test_leftovers_of_a_killed_save_are_cleared_by_the_next(directory: ModelDirectory) -> None:
@@ -161,30 +199,6 @@ def test_leftovers_of_a_killed_save_are_cleared_by_the_next(directory: ModelDire
     publish(directory, 7)
     assert steps(directory) == [7, 5]
     assert not list(directory.path.glob(".tmp-*"))
-
-
-LOCKING_CHILD = """
-import sys
-from pathlib import Path
-from mypt.core.checkpoint.store import ModelDirectory
-from mypt.errors import ModelLockedError
-try:
-    with ModelDirectory(Path(sys.argv[1]), "model").lock():
-        print("taken")
-except ModelLockedError as problem:
-    print(problem.message)
-"""
-
-
-def lock_in_child(directory: ModelDirectory) -> str:
-    command = [sys.executable, "-c", LOCKING_CHILD, str(directory.path.parent)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
-
-def test_a_second_trainer_is_refused_naming_the_first(directory: ModelDirectory) -> None:
-    with directory.lock():
-        assert f"process {os.getpid()} on {socket.gethostname()}" in lock_in_child(directory)
-    assert lock_in_child(directory) == "taken"
 
 
 @pytest.mark.parametrize(

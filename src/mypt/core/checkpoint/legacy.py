@@ -20,7 +20,7 @@ from mypt.core.checkpoint.legacy_file import (
     plain_mapping,
     read_legacy,
 )
-from mypt.core.checkpoint.snapshot import parameter_names, write_snapshot
+from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.errors import CheckpointError
@@ -77,7 +77,7 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
         return
     try:
         model.load_state_dict(translate(old.weights, config.n_layer, config.n_head))
-        optimizer = _restore_optimizer(old, model)
+        moments = _moments(old, model)
     except (RuntimeError, KeyError) as problem:
         raise _do_not_fit(path, str(problem)) from None
     if not dry_run:
@@ -92,16 +92,14 @@ def convert(path: Path, directory: ModelDirectory, *, dry_run: bool) -> Iterator
             versions={"converted_from": path.name},
         )
         with directory.lock():
-            directory.publish(
-                step, lambda folder: write_snapshot(folder, config, old.tokenizer, state, model, optimizer)
-            )
+            directory.publish(Contents(config, old.tokenizer, state, weights_of(model), moments))
     yield Converted(
         source=str(path),
         target=str(target),
         step=step,
         parameters=config.parameters,
         tokenizer=old.tokenizer.kind,
-        has_optimizer=optimizer is not None,
+        has_optimizer=bool(moments),
         dry_run=dry_run,
     )
 
@@ -148,7 +146,7 @@ def _do_not_fit(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: its tensors do not fit its config ({what})")
 
 
-def _restore_optimizer(old: LegacyCheckpoint, model: GPT) -> torch.optim.Optimizer | None:
+def _moments(old: LegacyCheckpoint, model: GPT) -> Tensors:
     """Carry AdamW's moments over: the original numbered them in the order of its parameters.
 
     What is no optimizer of this model, or has diverged, is left behind: AdamW then begins anew.
@@ -156,19 +154,19 @@ def _restore_optimizer(old: LegacyCheckpoint, model: GPT) -> torch.optim.Optimiz
     memory = plain_mapping(plain_mapping(old.optimizer).get("state"))
     names = [name for name in old.weights if not is_mask(name)]
     kept = [_Moments.of(memory.get(index), old.weights[name]) for index, name in enumerate(names)]
-    if len(memory) != len(names) or not all(kept):
-        return None
     whole = [each for each in kept if each]
+    if len(memory) != len(names) or len(whole) != len(names):
+        return {}
     config = model.config
     first, second = (
         translate(dict(zip(names, values, strict=True)), config.n_layer, config.n_head)
         for values in ([each.exp_avg for each in whole], [each.exp_avg_sq for each in whole])
     )
-    optimizer = torch.optim.AdamW(model.parameters())
-    for parameter, name in parameter_names(model).items():
-        step = torch.tensor(whole[0].step, dtype=torch.float32)
-        optimizer.state[parameter] = {"step": step, "exp_avg": first[name], "exp_avg_sq": second[name]}
-    return optimizer
+    moments: Tensors = {}
+    for name, _ in model.named_parameters():
+        moments[f"{name}/step"] = torch.tensor(whole[0].step, dtype=torch.float32)
+        moments[f"{name}/exp_avg"], moments[f"{name}/exp_avg_sq"] = first[name], second[name]
+    return moments
 
 
 class _Moments(NamedTuple):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mypt.core.checkpoint.store import ModelDirectory, State
+from mypt.core.checkpoint.state import State
+from mypt.core.checkpoint.store import ModelDirectory
 from mypt.errors import CheckpointError, MyptError
 from mypt.records.reports import FileEntry, ModelReport, StateEntry
 from mypt.records.run import RunConfig

@@ -1,30 +1,100 @@
-"""Tensors <-> safetensors files: the model's weights and the optimizer's memory."""
+"""Tensors <-> safetensors files.
 
-import errno
+Format: 8 bytes of header length (little-endian), the header as JSON, then the raw tensors, in the
+order and with the bytes that the safetensors library gives.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mypt.core.model.gpt import GPT
-from mypt.errors import CheckpointError
+from mypt.errors import CheckpointError, DivergedError
 from mypt.records.model import ModelConfig
 
+# In the order of the library, which puts wide types first, so that every tensor is aligned.
+_TYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+_RANKS = {dtype: -rank for rank, dtype in enumerate(_TYPES)}
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's weights."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write(tensors, path)
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """Tensors as the bytes of a safetensors file, one tensor in memory at a time."""
+
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def size_bytes(self) -> int:
+        """Exact size of the file."""
+        return len(self._header()) + sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """Header and tensors. Each tensor leaves its device when its turn comes.
+
+        Raises:
+            DivergedError: naming a tensor with NaN or infinity.
+        """
+        yield self._header()
+        for name in self._order():
+            tensor = self.tensors[name].detach()
+            if not is_finite(tensor):
+                raise DivergedError(
+                    f"{name}: not all its numbers are finite, so it was not saved",
+                    hint="Lower --learning-rate; the same command goes on from the last checkpoint.",
+                )
+            yield tensor.cpu().reshape(-1).view(torch.uint8).numpy().data
+
+    def _order(self) -> list[str]:
+        return sorted(self.tensors, key=lambda name: (_RANKS[self.tensors[name].dtype], name))
+
+    def _header(self) -> bytes:
+        table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in self._order():
+            tensor = self.tensors[name]
+            end = offset + tensor.nbytes
+            table[name] = {
+                "dtype": _TYPES[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": [offset, end],
+            }
+            offset = end
+        header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+        header += b" " * (-len(header) % 8)
+        return len(header).to_bytes(8, "little") + header
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; without a copy of the tensor's size."""
+    if not (tensor.is_floating_point() and tensor.numel()):
+        return True
+    return all(math.isfinite(end.item()) for end in tensor.aminmax())
 
 
 def load_weights(config: ModelConfig, path: Path, device: torch.device) -> GPT:
     """Build a model with the weights of a file.
 
     Raises:
-        CheckpointError: when the file does not hold this architecture.
+        CheckpointError: when the file does not hold this architecture, in finite fp32.
     """
     return build_with(config, load_tensors(path, device), path)
 
@@ -33,14 +103,12 @@ def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> G
     """Build a model around tensors that are there already; none are made anew.
 
     Raises:
-        CheckpointError: naming `path`, when they are not this architecture's.
+        CheckpointError: naming `path`, when they are not this architecture's, in finite fp32.
     """
     with torch.device("meta"):
         model = GPT(config)
-    try:
-        model.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as problem:
-        raise CheckpointError(f"{path}: does not hold the architecture of its config ({problem})") from None
+    _require_fit(path, weights, {name: tensor.shape for name, tensor in model.state_dict().items()})
+    model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_()
 
 
@@ -56,39 +124,40 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot load it ({problem})") from None
 
 
-def save_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -> None:
-    """Write an optimizer's memory, each tensor as PARAMETER/KEY."""
-    tensors = {
-        f"{names[parameter]}/{key}": value.detach().cpu().contiguous()
-        for parameter, memory in optimizer.state.items()
-        for key, value in memory.items()
-    }
-    _write(tensors, path)
-
-
 def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -> None:
-    """Restore an optimizer's memory.
+    """Restore AdamW's memory.
 
     Raises:
-        CheckpointError: when the file belongs to another model.
+        CheckpointError: when the file belongs to another model, or is not AdamW's.
     """
-    by_name = {name: parameter for parameter, name in names.items()}
-    for full_name, tensor in load_tensors(path, torch.device("cpu")).items():
-        name, _, key = full_name.rpartition("/")
-        parameter = by_name.get(name)
-        if parameter is None:
-            raise CheckpointError(f"{path}: holds {name}, which the model does not have")
+    saved = load_tensors(path, torch.device("cpu"))
+    shapes = {
+        f"{name}/{key}": shape
+        for parameter, name in names.items()
+        for key, shape in (("step", torch.Size([])), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
+    }
+    _require_fit(path, saved, shapes)
+    for parameter, name in names.items():
         # AdamW keeps its step count where the fused kernel wants it: on the parameter's device.
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        optimizer.state[parameter] = {
+            key: saved[f"{name}/{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
+        }
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a file; safetensors' own error for a full disk becomes the system's.
+def _require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Refuse what a training of this architecture never writes.
 
     Raises:
-        OSError: when the disk refuses.
+        CheckpointError: for other names or shapes, another type than fp32, NaN and infinity.
     """
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as problem:
-        raise OSError(errno.EIO, str(problem), str(path)) from None
+    for name in sorted(tensors.keys() ^ shapes.keys()):
+        what = f"holds {name}, which the model does not have" if name in tensors else f"lacks {name}"
+        raise CheckpointError(f"{path}: does not fit the architecture: {what}")
+    for name, tensor in tensors.items():
+        if tensor.shape != shapes[name]:
+            told = f"{name} has the shape {tuple(tensor.shape)}, the model needs {tuple(shapes[name])}"
+            raise CheckpointError(f"{path}: does not fit the architecture: {told}")
+        if tensor.dtype != torch.float32:
+            raise CheckpointError(f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
+        if not is_finite(tensor):
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite")

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Iterator
 
-from mypt.core.checkpoint.store import ModelDirectory, State, no_such_model
-from mypt.durable import sha256_of
+from mypt.core.checkpoint.state import State
+from mypt.core.checkpoint.store import ModelDirectory, no_such_model
+from mypt.durable import size_on_disk
 from mypt.errors import CheckpointError
 from mypt.events import Event, FileVerified, Verified
 
@@ -33,17 +34,7 @@ def verify_model(directory: ModelDirectory) -> Iterator[Event]:
 
 def _verify_state(state: State) -> Iterator[FileVerified]:
     try:
-        manifest = state.manifest()
+        for path, problem in state.check():
+            yield FileVerified(str(path), size_on_disk(path), problem)
     except CheckpointError as problem:
         yield FileVerified(str(state.path), 0, problem.message)
-        return
-    for name, info in sorted(manifest.files.items()):
-        path = state.path / name
-        size_bytes = path.stat().st_size if path.is_file() else 0
-        if not path.is_file():
-            problem = "is missing"
-        elif size_bytes != info.size_bytes:
-            problem = f"has {size_bytes:,} bytes, the manifest says {info.size_bytes:,}"
-        else:
-            problem = "" if sha256_of(path) == info.sha256 else "is damaged: its sha256 is not the manifest's"
-        yield FileVerified(str(path), size_bytes, problem)

@@ -1,7 +1,7 @@
 """The validation loss: exact and repeatable over a fixed set of windows."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +10,19 @@ from numpy.typing import NDArray
 
 from mypt.core.data.batches import NO_TARGET, Batch, FixedWindows
 from mypt.core.device import Device
+from mypt.core.evaluate.score import Score
 from mypt.core.model.gpt import GPT
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Mean loss in nats per token, and in bits per byte of the text it predicts.
-
-    Bits per byte do not depend on the tokenizer, so models with different ones compare.
-    """
-
-    loss: float
-    bits_per_byte: float
-
-
 @torch.no_grad()
-def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, bytes_per_id: NDArray[np.int64]) -> Score:
+def score(
+    model: GPT,
+    windows: FixedWindows,
+    batch_size: int,
+    device: Device,
+    bytes_per_id: NDArray[np.int64],
+    between: Callable[[], None] = lambda: None,
+) -> Score:
     """Average the loss over all windows; every token that is to be predicted counts the same.
 
     Args:
@@ -34,12 +31,14 @@ def score(model: GPT, windows: FixedWindows, batch_size: int, device: Device, by
         batch_size: windows at a time.
         device: where to compute.
         bytes_per_id: UTF-8 bytes of each id, shape (V,).
+        between: called before every batch; what it raises ends the work.
     """
     was_training = model.training
     model.eval()
     total_nats, tokens, text_bytes = 0.0, 0, 0
     try:
         for first in range(0, len(windows), batch_size):
+            between()
             batch = windows.batch(first, batch_size)
             with device.autocast():
                 losses = model.losses(*to_device(host_tensors(batch, device), device))
@@ -59,6 +58,18 @@ class Tensors(NamedTuple):
     inputs_BT: torch.Tensor
     targets_BT: torch.Tensor
     documents_BT: torch.Tensor | None
+
+    def split(self, sequences: int) -> "list[Tensors]":
+        """The same batch in pieces of at most so many sequences."""
+        if len(self.inputs_BT) <= sequences:
+            return [self]
+        inputs, targets = self.inputs_BT.split(sequences), self.targets_BT.split(sequences)
+        documents = [None] * len(inputs) if self.documents_BT is None else self.documents_BT.split(sequences)
+        return [Tensors(*piece) for piece in zip(inputs, targets, documents, strict=True)]
+
+    def predicted(self) -> torch.Tensor:
+        """How many tokens are to be predicted, a scalar on the device; never 0."""
+        return (self.targets_BT >= 0).sum().clamp(min=1)
 
 
 def host_tensors(batch: Batch, device: Device) -> Tensors:

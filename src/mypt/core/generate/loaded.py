@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot
+from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.device import Device, choose_device
 from mypt.core.generate.stream import generate
@@ -50,6 +50,5 @@ def load_model(directory: ModelDirectory, device_name: str, warn: Callable[[str]
         DataError: when the tokenizer's table cannot be found.
     """
     device = choose_device(device_name, "fp32")
-    snapshot = open_snapshot(directory, warn)
-    model = snapshot.load(device.torch).eval()
-    return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), device)
+    snapshot, model = read_newest(directory, lambda newest: (newest, newest.load(device.torch)), warn)
+    return LoadedModel(snapshot, model.eval(), build_tokenizer(snapshot.tokenizer), device)

@@ -1,10 +1,13 @@
 """What a saved model already decides about a run: the weakest layer of its settings. No torch."""
 
-from mypt.core.checkpoint.store import CONFIG_FILE, STATE_FILE, ModelDirectory, State
+from mypt.core.checkpoint.state import CONFIG_FILE, STATE_FILE, State
+from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.errors import MyptError
 from mypt.records.presets import DEFAULT_PRESET, find_config
 from mypt.records.resolve import Layer
 from mypt.records.tokenizer import TOKENIZER_FILE
+
+_SETTINGS = (CONFIG_FILE, TOKENIZER_FILE, STATE_FILE)
 
 
 def base_layers(config_file: str | None, existing: ModelDirectory | None, base: ModelDirectory | None) -> list[Layer]:
@@ -17,11 +20,12 @@ def base_layers(config_file: str | None, existing: ModelDirectory | None, base: 
 
     Raises:
         UsageError: when the config file is neither a file nor a preset.
+        CheckpointError: when the base model is needed and has no state that can be read.
     """
     saved = _own_layer(existing) or _base_layer(base)
     layers = [saved] if saved else []
-    if config_file or not saved:
-        layers.append(Layer(*find_config(config_file or DEFAULT_PRESET)))
+    if config_file is not None or not saved:
+        layers.append(Layer(*find_config(DEFAULT_PRESET if config_file is None else config_file)))
     return layers
 
 
@@ -39,9 +43,13 @@ def _own_layer(directory: ModelDirectory | None) -> Layer | None:
 
 
 def _base_layer(directory: ModelDirectory | None) -> Layer | None:
-    state = _newest(directory)
-    if directory is None or state is None:
+    if directory is None:
         return None
+    state = _newest(directory)
+    if state is None:
+        # Said now, so that a dry run says it too: missing, broken, or of the original program.
+        directory.newest(_SETTINGS, lambda _: None, quarantine=False)
+        raise no_such_model(directory)
     values = {"model": state.config().model_dump(), "data": {"tokenization": state.tokenizer().kind}}
     return Layer(f"model {directory.name}", values)
 
@@ -50,7 +58,7 @@ def _newest(directory: ModelDirectory | None) -> State | None:
     """The newest state whose settings verify; the engine tells of broken ones."""
     for state in directory.states() if directory else []:
         try:
-            state.verify((CONFIG_FILE, TOKENIZER_FILE, STATE_FILE))
+            state.verify(_SETTINGS)
         except MyptError:
             continue
         return state

@@ -1,17 +1,27 @@
 """AdamW (Loshchilov and Hutter, 2019), with decay on matrices only."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mypt.records.run import TrainingConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """AdamW whose fused kernel leaves weights and moments alone in a step where `found_inf` is 1.
+
+    torch reads this attribute for its gradient scaler; it may be set without one, and nothing
+    waits for the device.
+    """
+
+    found_inf: Tensor | None = None
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
     """One group of matrices with weight decay, one of vectors (norms, biases) without."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.dim() > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    return torch.optim.AdamW(
+    return AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},

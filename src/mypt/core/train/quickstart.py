@@ -151,7 +151,8 @@ def _seconds_per_step(config: RunConfig) -> float:
     with closing(session):
         for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
             started_s = time.monotonic()
-            session.read_loss(session.train_step())
+            session.train_step()
+            session.read()
             times_s.append(time.monotonic() - started_s)
     return median(times_s[_WARMUP_STEPS:])
 

@@ -5,23 +5,21 @@
 Closing the iterator, or `stop` turning true, saves the current step and ends the run.
 """
 
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
-
-import torch
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus, read_corpus
-from mypt.core.device import choose_device, deterministic
+from mypt.core.device import Device, choose_device, deterministic
 from mypt.core.tokens.find import NAMES, find_tokenizer
-from mypt.core.train.meter import Meter
-from mypt.core.train.schedule import learning_rate
-from mypt.core.train.session import Session, memory_shortage
+from mypt.core.train.loop import Loop
+from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences
+from mypt.core.train.metrics import MetricsLog
+from mypt.core.train.session import Session
 from mypt.core.train.start import Origin, begin, find_origin
 from mypt.durable import make_directory
 from mypt.errors import CheckpointError, UsageError
-from mypt.events import Evaluated, Event, Finished, RunPlanned, Saved, StepDone, Warned
+from mypt.events import Event, RunPlanned, Warned
 from mypt.records.budget import training_memory
 from mypt.records.run import RunConfig
 from mypt.records.tokenizer import TokenizerSpec
@@ -47,29 +45,33 @@ def train(
         keep_vocab_size: take config.model.vocab_size as it is, not the tokenizer's size.
         fresh: set an existing model aside first.
         init_from: start a new model with this one's weights.
-        stop: asked after every step.
+        stop: asked after every step, and between the batches of an evaluation.
 
     Raises:
         MyptError: one of its kinds, for everything a user can mend.
     """
-    with deterministic(), memory_shortage(config), directory.lock():
+    with deterministic(), directory.lock():
         device = choose_device(config.training.device, config.training.precision)
         warnings: list[str] = []
         origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)
-        corpus = yield from _read_text(config, origin)
-        config = _fitted(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-        session = begin(config, corpus, origin, device)
+        with clear_shortage(config, device):
+            corpus = yield from read_text(config, origin)
+            config = _fitted(config, corpus, origin, keep_vocab_size=keep_vocab_size)
+            config = yield from _fitting(config, device)
+            session = begin(config, corpus, origin, device)
         # Only now, when nothing of the new run can fail any more for want of text or memory.
         aside = directory.set_aside() if fresh else None
         if aside is not None:
             yield Warned(f"the old model was set aside as {aside}")
-        with closing(session):
+        if origin.own is not None:
+            yield from other_surroundings(origin.own.training.versions, session.versions())
+        with closing(session), closing(_open_log(directory)) as log:
             yield _plan(session, directory)
-            yield from _Loop(session, directory, stop).run()
+            yield from Loop(session, directory, log, stop).run()
 
 
-def _read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
+def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
     """Read the text with the tokenizer of the model that is gone on with, if there is one.
 
     Raises:
@@ -121,9 +123,48 @@ def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_siz
     return config.model_copy(update={"model": model, "data": data})
 
 
+def _fitting(config: RunConfig, device: Device) -> Generator[Event, None, RunConfig]:
+    """Take as many sequences at once as the memory holds, by the estimate: a full machine kills without a word.
+
+    Raises:
+        MemoryShortageError: when the model alone is more than the machine has.
+    """
+    sequences = fitting_sequences(config, device)
+    if sequences == config.training.sequences_at_once:
+        return config
+    yield Warned(
+        f"{config.training.sequences_at_once} sequences at once would not fit into the memory: {sequences} are taken, "
+        f"{config.training.batch_size} per step as before"
+    )
+    training = config.training.model_copy(update={"micro_batch_size": sequences})
+    return config.model_copy(update={"training": training})
+
+
+def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
+    """Tell what is not as it was, of all that the bits depend on."""
+    kept = [name for name in ("torch", "device", "precision") if saved.get(name, now[name]) != now[name]]
+    if kept:
+        told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in kept)
+        yield Warned(f"the run goes on, but not with the bits of an unbroken one: {told}")
+
+
+def _open_log(directory: ModelDirectory) -> MetricsLog:
+    try:
+        make_directory(directory.path)
+        return MetricsLog(directory.metrics_path)
+    except OSError as problem:
+        raise CheckpointError(
+            f"{problem.filename or directory.path}: cannot write here ({problem.strerror or problem})",
+            hint="Choose another place with --checkpoint-dir.",
+        ) from None
+
+
 def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
     config, corpus, training = session.config, session.corpus, session.config.training
     samples = training.max_iters * training.batch_size
+    at_once, device = session.sequences_at_once, session.device
+    memory = training_memory(config.model, at_once, device.precision)
+    beside = copy_fits(config, device, at_once)
     return RunPlanned(
         model_name=directory.name,
         path=str(directory.path),
@@ -133,130 +174,11 @@ def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
         start_step=session.progress.step,
         max_iters=training.max_iters,
         tokens_per_step=session.tokens_per_step,
-        epochs=samples / session.windows_per_epoch,
-        coverage=session.coverage(samples),
-        memory_bytes=training_memory(config.model, training.batch_size, session.device.precision).peak,
-        device=session.device.label,
-        precision=session.device.precision,
+        epochs=samples / session.batches.windows_per_epoch,
+        coverage=session.batches.coverage(samples),
+        memory_bytes=memory.peak - (0 if beside else memory.snapshot),
+        device=device.label,
+        precision=device.precision,
         tokenizer=corpus.spec.kind,
         vocab_size=config.model.vocab_size,
     )
-
-
-class _Loop:
-    """Steps until the end, a stop or a close, with evaluations and saves at their intervals."""
-
-    def __init__(self, session: Session, directory: ModelDirectory, stop: Callable[[], bool]) -> None:
-        self._session = session
-        self._directory = directory
-        self._stop = stop
-        self._training = session.config.training
-        self._meter = Meter(session.tokens_per_step, time.monotonic)
-        self._saved_step = session.progress.step
-        self._unread: torch.Tensor | None = None
-        """What the newest step gave while it is still only on the device."""
-
-    def run(self) -> Generator[Event, None, None]:
-        """Train to the end."""
-        progress = self._session.progress
-        was_complete = progress.step >= self._training.max_iters
-        make_directory(self._directory.path)
-        try:
-            # A run that was closed between a step and its evaluation owes this one.
-            yield from self._evaluate_if_due()
-            while progress.step < self._training.max_iters:
-                yield from self._step()
-                if self._stop():
-                    yield from self._save()
-                    yield self._finished("stopped")
-                    return
-        except GeneratorExit:
-            # Closed from outside: nobody listens any more, but nothing may be lost.
-            for _ in self._save():
-                pass
-            raise
-        yield self._finished("already complete" if was_complete else "completed")
-
-    def _step(self) -> Iterator[Event]:
-        session, step, training = self._session, self._session.progress.step + 1, self._training
-        last = step == training.max_iters
-        self._unread = session.train_step()
-        if step % training.log_interval == 0 or step == 1 or last:
-            # The device works on while we go ahead: the clock is read when its work is known to be done.
-            loss = self._read_loss()
-            self._meter.step()
-            yield self._logged(self._step_done(loss))
-        else:
-            self._meter.step()
-        yield from self._evaluate_if_due()
-        if step % training.checkpoint_interval == 0 or last:
-            self._settle()
-            yield from self._save()
-            self._meter.resume()
-
-    def _evaluate_if_due(self) -> Iterator[Event]:
-        session, progress = self._session, self._session.progress
-        is_due = progress.step % self._training.eval_interval == 0 or progress.step == self._training.max_iters
-        if not (session.val_windows and progress.step and is_due) or progress.val_step == progress.step:
-            return
-        self._settle()
-        started_s = time.monotonic()
-        result = session.evaluate()
-        elapsed_s = time.monotonic() - started_s
-        yield self._logged(Evaluated(progress.step, result.loss, result.bits_per_byte, session.val_windows, elapsed_s))
-        self._meter.resume()
-
-    def _step_done(self, loss: float) -> StepDone:
-        step = self._session.progress.step
-        return StepDone(
-            step=step,
-            loss=loss,
-            learning_rate=learning_rate(step - 1, self._training),
-            tokens_per_s=self._meter.lap_tokens_per_s(),
-            tokens_seen=self._session.tokens_seen,
-            elapsed_s=self._meter.elapsed_s,
-            eta_s=self._meter.eta_s(self._training.max_iters - step),
-        )
-
-    def _read_loss(self) -> float:
-        loss = self._session.progress.loss if self._unread is None else self._session.read_loss(self._unread)
-        self._unread = None
-        assert loss is not None, "asked for only after a step"
-        return loss
-
-    def _settle(self) -> None:
-        """Count the seconds of steps that are still running on the device as theirs."""
-        if self._unread is not None:
-            self._session.device.synchronize()
-            self._meter.settle()
-
-    def _save(self) -> Iterator[Saved]:
-        if self._saved_step != self._session.progress.step:
-            self._read_loss()  # what is no number any more must not be saved
-            saved = self._session.save(self._directory)
-            self._saved_step = saved.step
-            yield saved
-
-    def _logged(self, event: Event) -> Event:
-        path = self._directory.metrics_path
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(event.as_json() + "\n")
-        except OSError as problem:
-            raise CheckpointError(
-                f"{path}: cannot write it ({problem.strerror or problem})", hint="The saved states are intact."
-            ) from None
-        return event
-
-    def _finished(self, reason: str) -> Finished:
-        progress = self._session.progress
-        return Finished(
-            step=progress.step,
-            loss=progress.loss,
-            val_loss=progress.val.loss if progress.val else None,
-            bits_per_byte=progress.val.bits_per_byte if progress.val else None,
-            tokens_per_s=self._meter.tokens_per_s,
-            elapsed_s=self._meter.elapsed_s,
-            reason=reason,
-            path=str(self._directory.path),
-        )

@@ -2,50 +2,56 @@
 
 A step depends on (weights, optimizer memory, seed, step, position) and on nothing else, so a
 resumed run gives the same bits as an unbroken one.
+
+Letters: B batch, T block_size.
 """
 
 import math
 import platform
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from mypt import __version__
-from mypt.core.checkpoint.snapshot import write_snapshot
-from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.checkpoint.snapshot import Contents, moments_of, parameter_names, weights_of
 from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.evaluate.loss import Score, score
+from mypt.core.evaluate.loss import Score, Tensors, score
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
 from mypt.core.train.optimizer import build_optimizer
+from mypt.core.train.progress import Progress
 from mypt.core.train.schedule import learning_rate
-from mypt.errors import DivergedError, MemoryShortageError
-from mypt.events import Saved
+from mypt.errors import DivergedError
 from mypt.records.checkpoint import TrainingState
 from mypt.records.run import RunConfig
-from mypt.units import human_count
 
 
-@dataclass(slots=True)
-class Progress:
-    """The numbers that change while training."""
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What one update gave, as it is read from the device."""
 
-    step: int = 0
-    samples_seen: int = 0
-    loss: float | None = None
-    val: Score | None = None
-    val_step: int | None = None
-    """The step `val` belongs to."""
+    step: int
+    first_sample: int
+    samples: int
+    loss: float
+    gradient_norm: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the update was applied."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+class _StoppedError(Exception):
+    """An evaluation was left in the middle."""
 
 
 class Session:
-    """A run that can step, evaluate and save."""
+    """A run that can step, evaluate and say all that has to be saved."""
 
     def __init__(
         self,
@@ -63,10 +69,13 @@ class Session:
         self.device = device
         self.progress = progress
         self.initialized_from = initialized_from
+        self.sequences_at_once = config.training.sequences_at_once
         training, block_size = config.training, config.model.block_size
         masked = training.document_mask
-        self._batches = Batches(corpus.train, block_size, training.seed, documents=masked)
-        self._feed = Feed(self._batches.at, device)
+        self.batches = Batches(corpus.train, block_size, training.seed, documents=masked)
+        self._feed = Feed(self.batches.at, device)
+        self._unread: list[tuple[int, int, torch.Tensor]] = []
+        """Step, first sample, and what the step gave, while that is still only on the device."""
         windows = training.eval_iters * training.batch_size
         self._val_windows: FixedWindows | None = None
         if len(corpus.val):
@@ -85,83 +94,118 @@ class Session:
         return self.progress.samples_seen * self.config.model.block_size
 
     @property
-    def windows_per_epoch(self) -> int:
-        """Windows of one pass over the training text."""
-        return self._batches.windows_per_epoch
-
-    def coverage(self, samples: int) -> float:
-        """The part of the training text that the first `samples` samples of the run read."""
-        return self._batches.coverage(samples)
-
-    @property
     def val_windows(self) -> int:
         """Windows one evaluation reads; 0 where there is no validation split."""
         return 0 if self._val_windows is None else len(self._val_windows)
 
-    def train_step(self) -> torch.Tensor:
-        """Do one optimizer update; give its loss and gradient norm, shape (2,), on the device."""
+    def train_step(self) -> None:
+        """Do one optimizer update. Where loss or gradient is no number, nothing is changed by it.
+
+        Raises:
+            DataError: when the text cannot be read any more; the step was not begun.
+        """
         training, progress = self.config.training, self.progress
         rate = learning_rate(progress.step, training)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # Dropout is a function of the step, so nothing of the generator needs to be stored.
-        torch.manual_seed(mix(training.seed, progress.step, 4))
         batch = self._feed.take(progress.samples_seen, training.batch_size)
-        with self.device.autocast():
-            loss = self.model.loss(*batch)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self._backward(batch)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
+            vitals = torch.stack([loss, norm])
+            # Where this is 1 the fused kernel leaves weights and moments alone; nothing waits for the device.
+            self.optimizer.found_inf = (~vitals.isfinite().all()).float()
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        self._unread.append((progress.step + 1, progress.samples_seen, vitals))
         progress.step += 1
         progress.samples_seen += training.batch_size
-        return torch.stack([loss.detach(), norm])
 
-    def close(self) -> None:
-        """End the thread that prepares batches."""
-        self._feed.close()
+    def read(self) -> list[Vitals]:
+        """Wait for the steps since the last reading; take note of each, and give them."""
+        unread = self._unread.copy()
+        self._unread.clear()
+        values = torch.stack([vitals for _, _, vitals in unread]).tolist() if unread else []
+        read = [
+            Vitals(step, first_sample, self.config.training.batch_size, loss, norm)
+            for (step, first_sample, _), (loss, norm) in zip(unread, values, strict=True)
+        ]
+        for vitals in read:
+            self.progress.stepped(vitals.step, vitals.loss, is_applied=vitals.is_finite)
+        return read
 
-    def read_loss(self, vitals: torch.Tensor) -> float:
-        """Wait for what `train_step` gave, and keep the loss.
+    def halve(self) -> None:
+        """From now on take half as many sequences at once; a step learns from as many as before."""
+        self.sequences_at_once = -(-self.sequences_at_once // 2)
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
 
-        Raises:
-            DivergedError: when loss or gradient is not finite. The weights are spoilt then, but no
-                state is saved before its step's vitals were read.
-        """
-        loss, norm = vitals.tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(f"the loss is {loss} and the gradient's norm {norm}")
-        self.progress.loss = loss
-        return loss
-
-    def evaluate(self) -> Score:
-        """Score the fixed validation windows.
+    def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Score | None:
+        """Score the fixed validation windows; None when `stop` turned true on the way.
 
         Raises:
             DivergedError: when the loss is not finite.
         """
         assert self._val_windows is not None, "the caller asks only where there is a split"
-        batch_size = self.config.training.batch_size
-        result = score(self.model, self._val_windows, batch_size, self.device, self._bytes_per_id)
+
+        def between() -> None:
+            if stop():
+                raise _StoppedError
+
+        try:
+            result = score(
+                self.model, self._val_windows, self.sequences_at_once, self.device, self._bytes_per_id, between
+            )
+        except _StoppedError:
+            return None
         if not math.isfinite(result.loss):
-            raise self._diverged(f"the validation loss is {result.loss}")
-        self.progress.val, self.progress.val_step = result, self.progress.step
+            raise DivergedError(
+                f"the validation loss is {result.loss} at step {self.progress.step}; nothing of it was saved",
+                hint="Lower --learning-rate; the same command goes on from the last checkpoint.",
+            )
+        self.progress.evaluated(result)
         return result
 
-    def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(
-            f"{what} at step {self.progress.step}; nothing of it was saved",
-            hint="Lower --learning-rate; the same command goes on from the last checkpoint.",
+    def contents(self, model_name: str) -> Contents:
+        """All that a state is made of, as it is now. The tensors are the live ones."""
+        return Contents(
+            config=self.config.model,
+            tokenizer=self.corpus.spec,
+            training=self._state(model_name),
+            weights=weights_of(self.model),
+            moments=moments_of(self.optimizer, parameter_names(self.model)),
         )
 
-    def state(self, model_name: str) -> TrainingState:
-        """Everything beside tensors, as it is now."""
+    def close(self) -> None:
+        """End the thread that prepares batches."""
+        self._feed.close()
+
+    def _backward(self, batch: Tensors) -> torch.Tensor:
+        """Add up the gradients of the whole batch, some sequences at a time; give its mean loss."""
+        seed, step = self.config.training.seed, self.progress.step
+        pieces = batch.split(self.sequences_at_once)
+        losses: list[torch.Tensor] = []
+        for number, piece in enumerate(pieces):
+            # Dropout is a function of the step, so nothing of the generator needs to be stored.
+            torch.manual_seed(mix(seed, step, 4, number) if number else mix(seed, step, 4))
+            with self.device.autocast():
+                loss = self.model.loss(*piece)
+            if len(pieces) > 1:
+                loss = loss * (piece.predicted() / batch.predicted())
+            loss.backward()
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _state(self, model_name: str) -> TrainingState:
         progress = self.progress
+        # What was halved for want of memory stays so: the next bits depend on it.
+        at_once = self.sequences_at_once if self.sequences_at_once < self.config.training.batch_size else None
         return TrainingState(
             model_name=model_name,
             step=progress.step,
             samples_seen=progress.samples_seen,
-            training=self.config.training,
+            training=self.config.training.model_copy(update={"micro_batch_size": at_once}),
             data=self.config.data,
             data_fingerprint=self.corpus.fingerprint,
             initialized_from=self.initialized_from,
@@ -169,49 +213,19 @@ class Session:
             val_loss=progress.val.loss if progress.val else None,
             val_step=progress.val_step,
             bits_per_byte=progress.val.bits_per_byte if progress.val else None,
-            versions={
-                "mypt": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "device": self.device.label,
-                "precision": self.device.precision,
-            },
+            best_val_loss=progress.best_val_loss,
+            best_step=progress.best_step,
+            evaluations_since_best=progress.evaluations_since_best,
+            skipped_steps=tuple(progress.skipped_steps),
+            versions=self.versions(),
         )
 
-    def save(self, directory: ModelDirectory) -> Saved:
-        """Publish the current state, then retire old ones.
-
-        Raises:
-            CheckpointError: when it cannot be written.
-        """
-        started_s = time.monotonic()
-        state = self.state(directory.name)
-        saved, size_bytes = directory.publish(
-            state.step,
-            lambda folder: write_snapshot(
-                folder, self.config.model, self.corpus.spec, state, self.model, self.optimizer
-            ),
-        )
-        directory.retire()
-        return Saved(state.step, str(saved.path), size_bytes, time.monotonic() - started_s)
-
-
-@contextmanager
-def memory_shortage(config: RunConfig) -> Generator[None]:
-    """Say in our words that something does not fit.
-
-    Raises:
-        MemoryShortageError: instead of torch's and Python's own errors.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as problem:
-        # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one.
-        is_shortage = isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(problem)
-        if not is_shortage:
-            raise
-        batch_size, size = config.training.batch_size, human_count(config.model.parameters)
-        raise MemoryShortageError(
-            f"out of memory: {size} parameters, steps of {batch_size} x {config.model.block_size} tokens",
-            hint=f"Try --batch-size {max(1, batch_size // 2)}, a shorter --block-size or a smaller preset.",
-        ) from None
+    def versions(self) -> dict[str, str]:
+        """What the bits depend on beside settings and text."""
+        return {
+            "mypt": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": self.device.label,
+            "precision": self.device.precision,
+        }

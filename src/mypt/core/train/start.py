@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names
-from mypt.core.checkpoint.store import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE, ModelDirectory, no_such_model
+from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
+from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.evaluate.loss import Score
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
-from mypt.core.train.session import Progress, Session
+from mypt.core.train.progress import Progress
+from mypt.core.train.session import Session
 from mypt.errors import CheckpointError
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
@@ -84,9 +85,7 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
     _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
     model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch)
     saved = snapshot.training
-    val = None if saved.val_loss is None else Score(saved.val_loss, saved.bits_per_byte or 0.0)
-    progress = Progress(saved.step, saved.samples_seen, saved.loss, val, saved.val_step)
-    session = Session(config, corpus, model, device, progress, saved.initialized_from)
+    session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from)
     path = snapshot.state.path / OPTIMIZER_FILE
     if path.is_file():
         load_optimizer(session.optimizer, parameter_names(model), path)

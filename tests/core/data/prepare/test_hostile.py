@@ -13,7 +13,7 @@ import pytest
 from conftest import clean_environment
 from mypt.core.data.prepare.verb import prepare_dataset
 from mypt.core.data.verify import verify_dataset
-from mypt.errors import DataError, ModelLockedError
+from mypt.errors import DataError, LockedError
 from mypt.events import Event, PreparationPlanned, Verified
 from mypt.records.plan import PrepareConfig
 from mypt.records.run import DataConfig
@@ -72,7 +72,7 @@ def test_one_command_at_a_time(
 ) -> None:
     monkeypatch.setattr("mypt.core.data.prepare.locks._PATIENCE_S", 0.1)
     running = begun(prepare_dataset(text, tmp_path / "data", first))
-    with pytest.raises(ModelLockedError):
+    with pytest.raises(LockedError):
         list(prepare_dataset(text, tmp_path / "data", second))
     list(running)
     assert (tmp_path / "data/dataset.json").is_file() == (first.rank is None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mypt.core.data.prepare.verb import prepare_dataset
-from mypt.errors import DataError, ModelLockedError, UsageError
+from mypt.errors import DataError, LockedError, UsageError
 from mypt.events import RankFinished
 from mypt.records.plan import PrepareConfig
 from mypt.records.run import DataConfig
@@ -76,7 +76,7 @@ def test_finishing_before_any_unit_is_done_throws_nothing_away(tmp_path: Path, c
     preparing = prepare_dataset(config, tmp_path / "data", options(rank=0, world=2))
     next(iter(preparing))
     before = listing(tmp_path)
-    with pytest.raises(ModelLockedError):
+    with pytest.raises(LockedError):
         list(prepare_dataset(config, tmp_path / "data", options(finish=True)))
     assert listing(tmp_path) == before
     list(preparing)
@@ -94,7 +94,7 @@ def test_ranks_work_at_once_but_no_rank_twice(tmp_path: Path, config: DataConfig
     preparing = [iter(prepare_dataset(config, tmp_path / "data", options(rank=rank, world=2))) for rank in (0, 1)]
     for one in preparing:
         next(one)
-    with pytest.raises(ModelLockedError):
+    with pytest.raises(LockedError):
         list(prepare_dataset(config, tmp_path / "data", options(rank=1, world=2)))
     for one in preparing:
         list(one)

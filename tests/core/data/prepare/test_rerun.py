@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from mypt.core.data.prepare.verb import prepare_dataset
-from mypt.errors import DataError, ModelLockedError, MyptError, UsageError
+from mypt.errors import DataError, LockedError, MyptError, UsageError
 from mypt.events import Event, PreparationPlanned, ShardWritten, TextRead
 from mypt.records.dataset import read_dataset_manifest
 from mypt.records.plan import PrepareConfig
@@ -100,7 +100,7 @@ def test_a_folder_of_someone_else_beside_the_dataset_is_kept(tmp_path: Path, fil
 
 def test_a_second_command_at_once_is_refused_and_the_first_goes_on(tmp_path: Path, files: list[str]) -> None:
     first = begun(config_of(files), tmp_path / "data")
-    with pytest.raises(ModelLockedError, match="another command is working on this dataset"):
+    with pytest.raises(LockedError, match="another command is working on this dataset"):
         list(prepare_dataset(config_of(files), tmp_path / "data", ONE))
     list(first)
     assert read_dataset_manifest(tmp_path / "data").documents == 100

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from mypt.core.data.prepare.workspace import Workspace
 from mypt.durable import make_directory
-from mypt.errors import ModelLockedError
+from mypt.errors import LockedError
 
 # How long a rank waits for another one that is looking, too.
 _PATIENCE_S = 5.0
@@ -20,7 +20,7 @@ def hold(workspace: Workspace, rank: int | None) -> Generator[None]:
     """Keep other commands away: a rank its own number and commands without one, those everybody.
 
     Raises:
-        ModelLockedError: when another command is there.
+        LockedError: when another command is there.
     """
     make_directory(workspace.path.parent)
     with _locked(workspace.lock_path(rank), workspace, 0):
@@ -40,7 +40,7 @@ def _locked(path: Path, workspace: Workspace, patience_s: float) -> Generator[No
     try:
         lock.acquire()
     except Timeout:
-        raise ModelLockedError(
+        raise LockedError(
             f"{workspace.path}: another command is working on this dataset", hint="Wait for it to end."
         ) from None
     try:

@@ -55,7 +55,7 @@ def prepare_dataset(config: DataConfig, out_dir: Path, options: PrepareConfig | 
     Raises:
         DataError: when the text is unfit, `out_dir` is taken or the disk is too small.
         UsageError: for options that cannot be meant together.
-        ModelLockedError: when another command works on the same dataset.
+        LockedError: when another command works on the same dataset.
     """
     options = options or PrepareConfig()
     require_sense(config, options)

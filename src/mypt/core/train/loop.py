@@ -1,0 +1,207 @@
+"""Steps until the end, a stop or a close; evaluations, saves and what goes wrong on the way.
+
+Whatever ends the run, the current step is saved first, as long as its numbers are sound.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.memory import copy_fits, is_shortage, memory_shortage
+from mypt.core.train.meter import Meter
+from mypt.core.train.metrics import MetricsLog
+from mypt.core.train.saving import Cadence, Saver
+from mypt.core.train.schedule import learning_rate
+from mypt.core.train.session import Session, Vitals
+from mypt.core.train.skips import skipped, too_many_skips
+from mypt.errors import CheckpointError, DataError, MemoryShortageError
+from mypt.events import Evaluated, Event, Finished, StepDone, Warned
+
+
+class Loop:
+    """One run from its first step in this process to its last."""
+
+    def __init__(self, session: Session, directory: ModelDirectory, log: MetricsLog, stop: Callable[[], bool]) -> None:
+        self._session = session
+        self._directory = directory
+        self._log = log
+        self._stop = stop
+        self._training = session.config.training
+        self._meter = Meter(session.tokens_per_step, time.monotonic)
+        self._cadence = Cadence(self._training, time.monotonic())
+        beside = copy_fits(session.config, session.device, session.sequences_at_once)
+        self._saver = Saver(directory, self._training, session.device, log, beside=beside)
+        self._saver.saved_step = session.progress.step or None
+        self._warned_of_parting = self._warned_of_log = False
+
+    def run(self) -> Generator[Event, None, None]:
+        """Train to the end.
+
+        Raises:
+            MyptError: one of its kinds; the last sound step is saved before.
+        """
+        first_step = self._session.progress.step
+        try:
+            # A run that was closed between a step and its evaluation owes this one.
+            yield from self._evaluate_if_due()
+            while (reason := self._end()) is None:
+                yield from self._step()
+            yield from self._save_last()
+        except GeneratorExit:
+            # Closed from outside: nobody listens any more, but nothing may be lost.
+            for _ in self._save_last():
+                pass
+            raise
+        except (DataError, MemoryShortageError):
+            yield from self._save_last()
+            raise
+        finally:
+            self._saver.close()
+        if reason == "completed" and self._session.progress.step == first_step:
+            reason = "already complete"
+        yield self._finished(reason)
+
+    def _end(self) -> str | None:
+        progress, patience = self._session.progress, self._training.patience
+        if progress.step >= self._training.max_iters:
+            return "completed"
+        if patience and progress.evaluations_since_best >= patience:
+            return "no improvement"
+        return "stopped" if self._stop() else None
+
+    def _step(self) -> Iterator[Event]:
+        session, training = self._session, self._training
+        yield from self._train_step()
+        self._meter.step()
+        step = session.progress.step
+        if step % training.log_interval == 0 or step in {1, training.max_iters}:
+            yield from self._read(is_logged=True)
+        yield from self._evaluate_if_due()
+        yield from self._saver.poll()
+        now_s = time.monotonic()
+        if step < training.max_iters and self._cadence.due(step, now_s, is_best=session.progress.is_best):
+            yield from self._save()
+
+    def _train_step(self) -> Iterator[Warned]:
+        """Do one update; where memory runs out, with half as many sequences at once."""
+        session = self._session
+        while True:
+            try:
+                session.train_step()
+            except (MemoryError, RuntimeError) as problem:
+                if not is_shortage(problem):
+                    raise
+            else:
+                return
+            # Only here are the step's tensors gone, which the error held.
+            if session.sequences_at_once == 1:
+                raise memory_shortage(session.config, session.device)
+            session.halve()
+            yield Warned(
+                f"out of memory: from now on {session.sequences_at_once} sequences at once, "
+                f"{self._training.batch_size} per step as before"
+            )
+
+    def _evaluate_if_due(self) -> Iterator[Event]:
+        session, progress = self._session, self._session.progress
+        is_due = progress.step % self._training.eval_interval == 0 or progress.step == self._training.max_iters
+        if not (session.val_windows and progress.step and is_due) or progress.val_step == progress.step:
+            return
+        yield from self._read()
+        started_s = time.monotonic()
+        result = session.evaluate(self._stop)
+        elapsed_s = time.monotonic() - started_s
+        self._meter.resume()
+        if result is None:
+            return  # stopped on the way; who goes on begins with it
+        yield from self._logged(
+            Evaluated(progress.step, result.loss, result.bits_per_byte, session.val_windows, elapsed_s)
+        )
+        if progress.has_parted() and not self._warned_of_parting:
+            self._warned_of_parting = True
+            yield Warned(
+                f"the training loss falls but the validation loss has not been better since step "
+                f"{progress.best_step:,}: the model learns its text by heart. --patience ends such a run; "
+                "the best state is kept"
+            )
+
+    def _read(self, *, is_logged: bool = False) -> Iterator[Event]:
+        """Wait for the device; tell of steps that were left out, and of the newest one if it is to be logged.
+
+        Raises:
+            DivergedError: when more steps were left out than may be.
+        """
+        read = self._session.read()
+        if read:
+            self._meter.settle()
+        left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_finite]
+        told: list[Event] = [*left_out]
+        if is_logged and read and read[-1].is_finite:
+            told.append(self._step_done(read[-1]))
+        yield from self._logged(*told)
+        if left_out and len(self._session.progress.skipped_steps) > self._training.max_skips:
+            raise too_many_skips(left_out[-1], self._session)
+
+    def _step_done(self, vitals: Vitals) -> StepDone:
+        return StepDone(
+            step=vitals.step,
+            loss=vitals.loss,
+            learning_rate=learning_rate(vitals.step - 1, self._training),
+            tokens_per_s=self._meter.lap_tokens_per_s(),
+            tokens_seen=self._session.tokens_seen,
+            elapsed_s=self._meter.elapsed_s,
+            eta_s=self._meter.eta_s(self._training.max_iters - vitals.step),
+        )
+
+    def _save(self) -> Iterator[Event]:
+        """Begin to write the current state, beside the steps that follow."""
+        yield from self._read()
+        if self._session.progress.is_skipped:
+            return  # the state before is the last good one
+        note = self._session.corpus.change_note()
+        if note:
+            yield Warned(note)
+        before_s = self._saver.stalled_s
+        yield from self._saver.begin(self._session.contents(self._directory.name))
+        self._cadence.saved(time.monotonic(), self._saver.stalled_s - before_s)
+        self._meter.resume()
+
+    def _save_last(self) -> Iterator[Event]:
+        if self._session.progress.step:
+            yield from self._read()  # what is no number any more must not be saved
+            yield from self._saver.save_now(self._session.contents(self._directory.name))
+
+    def _logged(self, *events: Event) -> Iterator[Event]:
+        """Put events into the log, all before the first is told: whoever is told may close the run.
+
+        Raises:
+            CheckpointError: when the log cannot be written and that is to stop the run.
+        """
+        warning: Warned | None = None
+        try:
+            for event in events:
+                self._log.append(event)
+        except OSError as problem:
+            message = f"{problem.filename}: cannot write it ({problem.strerror or problem})"
+            if self._training.on_save_error == "stop":
+                raise CheckpointError(message, hint="The saved states are intact.") from None
+            if not self._warned_of_log:
+                self._warned_of_log = True
+                warning = Warned(f"{message}. Training goes on; this part of the log is missing.")
+        yield from events
+        if warning is not None:
+            yield warning
+
+    def _finished(self, reason: str) -> Finished:
+        progress = self._session.progress
+        return Finished(
+            step=progress.step,
+            loss=progress.loss,
+            val_loss=progress.val.loss if progress.val else None,
+            bits_per_byte=progress.val.bits_per_byte if progress.val else None,
+            tokens_per_s=self._meter.tokens_per_s,
+            elapsed_s=self._meter.elapsed_s,
+            stalled_s=self._saver.stalled_s,
+            reason=reason,
+            path=str(self._directory.path),
+        )

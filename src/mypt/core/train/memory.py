@@ -1,0 +1,144 @@
+"""What a step needs and what the machine has; what to do when the one is more than the other."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from mypt.core.device import Device
+from mypt.errors import MemoryShortageError
+from mypt.records.budget import training_memory
+from mypt.records.presets import load_preset, preset_names
+from mypt.records.run import RunConfig
+from mypt.units import human_bytes, human_count
+
+_SHORTEST_BLOCK = 32
+# The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.
+_WORDS = ("can't allocate", "bad_alloc", "out of memory", "cannot allocate memory", "alloc_failed")
+
+
+def is_shortage(problem: BaseException) -> bool:
+    """Whether an error means that memory ran out."""
+    # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one.
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _WORDS)
+
+
+def memory_limit_bytes(device: Device) -> int | None:
+    """Bytes this process may use at most on the device; None where nobody can say."""
+    if device.kind == "cuda":
+        return torch.cuda.mem_get_info(device.torch)[1]
+    limits = [_physical_bytes(), *_container_bytes(), _address_space_bytes()]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
+    """Peak on the device of steps of `sequences` sequences at once, the copy that is saved left out."""
+    memory = training_memory(config.model, sequences, device.precision)
+    elsewhere = memory.process if device.kind == "cuda" else 0
+    return memory.peak - memory.snapshot - elsewhere
+
+
+def fitting_sequences(config: RunConfig, device: Device) -> int:
+    """How many sequences at once fit by the estimate: the wanted number, or a half, a quarter, … of it.
+
+    Raises:
+        MemoryShortageError: when weights, gradients and optimizer alone are more than the machine has.
+    """
+    limit, sequences = memory_limit_bytes(device), config.training.sequences_at_once
+    if limit is None:
+        return sequences
+    parts = training_memory(config.model, 1, device.precision)
+    if parts.weights + parts.gradients + parts.optimizer > limit:
+        raise memory_shortage(config, device)
+    while sequences > 1 and predicted_bytes(config, device, sequences) > limit:
+        sequences = -(-sequences // 2)
+    return sequences
+
+
+def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
+    """Whether there is room for one more copy of weights and moments in the machine's own memory."""
+    snapshot = training_memory(config.model, 1).snapshot
+    host = Device("cpu", None, "fp32")
+    limit = memory_limit_bytes(host)
+    used = predicted_bytes(config, device, sequences) if device.kind == "cpu" else 0
+    return limit is None or used + snapshot <= limit
+
+
+def memory_shortage(config: RunConfig, device: Device) -> MemoryShortageError:
+    """The error for a model that does not fit, with what it needs, what there is and what would fit."""
+    needed = predicted_bytes(config, device, 1)
+    limit = memory_limit_bytes(device)
+    there = f", {human_bytes(limit)} there are" if limit else ""
+    return MemoryShortageError(
+        f"out of memory: {human_count(config.model.parameters)} parameters need about {human_bytes(needed)} "
+        f"to learn from one sequence of {config.model.block_size:,} tokens at a time{there}",
+        hint=_what_fits(config, device, limit or needed),
+    )
+
+
+@contextmanager
+def clear_shortage(config: RunConfig, device: Device) -> Generator[None]:
+    """Say in our words that something does not fit.
+
+    Raises:
+        MemoryShortageError: instead of torch's and Python's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        if not is_shortage(problem):
+            raise
+        raise memory_shortage(config, device) from None
+
+
+def _what_fits(config: RunConfig, device: Device, limit: int) -> str:
+    def fits(candidate: RunConfig) -> bool:
+        return predicted_bytes(candidate, device, 1) < limit
+
+    block_size = config.model.block_size // 2
+    while block_size >= _SHORTEST_BLOCK:
+        shorter = config.model_copy(update={"model": config.model.model_copy(update={"block_size": block_size})})
+        if fits(shorter):
+            return f"A new model with --block-size {block_size} fits."
+        block_size //= 2
+    for name in reversed(preset_names()):
+        preset = load_preset(name)
+        if preset.model.parameters < config.model.parameters and fits(preset):
+            return f"A new model with --config-file {name} fits (with --micro-batch-size 1)."
+    return "No shipped preset fits either: use a machine with more memory."
+
+
+def _physical_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None  # Windows
+
+
+def _container_bytes() -> list[int]:
+    """Limits of the control group this process is in (version 2, then 1)."""
+    found = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path(path).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue  # not there, or "max"
+    return found
+
+
+def _address_space_bytes() -> int | None:
+    """What `ulimit -v` leaves: libraries take addresses without taking memory."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        size, resident = (int(pages) for pages in Path("/proc/self/statm").read_text(encoding="ascii").split()[:2])
+        return limit - (size - resident) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError):
+        return None

@@ -1,0 +1,84 @@
+"""Where a run stands: the numbers that change while training. No torch."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from mypt.core.evaluate.score import Score
+from mypt.records.checkpoint import TrainingState
+
+_PARTED_EVALUATIONS = 3
+
+
+@dataclass(slots=True)
+class Progress:
+    """Step, position, losses, the best evaluation, and what was left out."""
+
+    step: int = 0
+    samples_seen: int = 0
+    loss: float | None = None
+    """Of the newest step that was applied."""
+    val: Score | None = None
+    val_step: int | None = None
+    """The step `val` belongs to."""
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    evaluations_since_best: int = 0
+    skipped_steps: list[int] = field(default_factory=list)
+    _losses: list[float] = field(default_factory=list)
+    """Training losses since the last evaluation."""
+    _train_loss_at_best: float | None = None
+
+    @classmethod
+    def of(cls, saved: TrainingState) -> Self:
+        """Go on where a state was saved."""
+        # States from before the best was written down know their last evaluation at least.
+        best, best_step = saved.best_val_loss, saved.best_step
+        if best is None:
+            best, best_step = saved.val_loss, saved.val_step
+        return cls(
+            step=saved.step,
+            samples_seen=saved.samples_seen,
+            loss=saved.loss,
+            val=None if saved.val_loss is None else Score(saved.val_loss, saved.bits_per_byte or 0.0),
+            val_step=saved.val_step,
+            best_val_loss=best,
+            best_step=best_step,
+            evaluations_since_best=saved.evaluations_since_best,
+            skipped_steps=list(saved.skipped_steps),
+        )
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this very step was evaluated and is the best so far."""
+        return self.best_step == self.step
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether the newest step that was read was left out."""
+        return self.step in self.skipped_steps[-1:]
+
+    def stepped(self, step: int, loss: float, *, is_applied: bool) -> None:
+        """Take note of a step's loss, or that it was left out."""
+        if is_applied:
+            self.loss = loss
+            self._losses.append(loss)
+        else:
+            self.skipped_steps.append(step)
+
+    def evaluated(self, score: Score) -> None:
+        """Take note of an evaluation of the current step."""
+        self.val, self.val_step = score, self.step
+        if self.best_val_loss is None or score.loss < self.best_val_loss:
+            self.best_val_loss, self.best_step = score.loss, self.step
+            self.evaluations_since_best = 0
+        else:
+            self.evaluations_since_best += 1
+
+    def has_parted(self) -> bool:
+        """Ask once per evaluation: is the validation loss past its best while the training loss still falls?"""
+        mean = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        if self.is_best or self._train_loss_at_best is None or mean is None:
+            self._train_loss_at_best = mean
+            return False
+        return self.evaluations_since_best >= _PARTED_EVALUATIONS and mean < self._train_loss_at_best

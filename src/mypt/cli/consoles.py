@@ -19,6 +19,7 @@ def prose_console() -> Console:
 
 
 def write(text: str) -> None:
-    """Put data on stdout at once: generated text and JSON lines."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Put data on stdout at once: generated text and JSON lines. Nobody wants them where it is closed."""
+    if sys.stdout is not None:
+        sys.stdout.write(text)
+        sys.stdout.flush()

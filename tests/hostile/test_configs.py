@@ -51,9 +51,9 @@ NUMBERS = [
     65_536,
 ]
 VALUES = st.one_of(
-    st.sampled_from(
-        [*NUMBERS, None, True, False, "", "x", "4", [], {}, [[]], [1], {"a": 1}, "\x1b[31m", "\ud800", "a\0b", "é"]
-    ),
+    st.sampled_from([*NUMBERS, None, True, False, "", "x", "4", [1], {"a": 1}, "\x1b[31m", "\ud800", "a\0b", "é"]),
+    st.builds(list),
+    st.builds(dict),
     st.integers(),
     st.floats(),
     st.text(max_size=20),

@@ -19,9 +19,11 @@ import torch
 import mypt
 from commands import Told, run_commands
 from mypt.core.checkpoint.legacy import convert
+from mypt.core.checkpoint.state import State
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.errors import CheckpointError
 from preparation import write_jsonl
+from support import seal
 
 SIZES = (
     *("--set", "model.n_layer=1", "--n-head", "1", "--n-embd", "8", "--block-size", "16"),
@@ -142,14 +144,10 @@ def models_of_bombs(folder: Path) -> None:
     # Sealed with hashes that are right.
     state = next((root / "sound").glob("step-*"))
     for bad in ("model.safetensors", "optimizer.safetensors", "tokenizer.json", "config.json", "training_state.json"):
-
-        def write(target: Path, bad: str = bad) -> None:
-            for path in state.iterdir():
-                if path.name != "manifest.json":
-                    shutil.copy(path, target)
-            (target / bad).write_bytes(text_pickle())
-
-        ModelDirectory(root, f"sealed-{Path(bad).stem}").publish(2, write)
+        copy = root / f"sealed-{Path(bad).stem}" / state.name
+        shutil.copytree(state, copy)
+        (copy / bad).write_bytes(text_pickle())
+        seal(State(copy), bad)
 
 
 def datasets_of_bombs(folder: Path) -> None:

@@ -109,6 +109,9 @@ def publish_directory(temporary: Path, final: Path) -> None:
 
 def remove_directory(path: Path) -> None:
     """Delete a directory and all that is in it; links are deleted, not followed."""
+    if path.is_symlink():
+        path.unlink()
+        return
     for entry in list(os.scandir(path)):
         if entry.is_dir(follow_symlinks=False):
             remove_directory(Path(entry.path))

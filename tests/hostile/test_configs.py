@@ -52,11 +52,11 @@ NUMBERS = [
 ]
 VALUES = st.one_of(
     st.sampled_from([*NUMBERS, None, True, False, "", "x", "4", [1], {"a": 1}, "\x1b[31m", "\ud800", "a\0b", "é"]),
-    st.builds(list),
-    st.builds(dict),
     st.integers(),
     st.floats(),
     st.text(max_size=20),
+    st.just(list[str]()),
+    st.just(dict[str, str]()),
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5
     ),

@@ -39,7 +39,7 @@ NAMES = [
         "\x1b[31mred",
         "\uff4dodel",
         "mod\u0435l",
-        "ﬁ",
+        "\ufb01",
         "a\u202eb",
         "\udcff",
         "a:b",

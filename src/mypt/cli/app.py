@@ -77,6 +77,9 @@ def root(
         os.environ["MYPT_DEBUG"] = "1"
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif not _stands_somewhere():
+        # Also libraries of torch end the whole process there, with words of their own.
+        raise UsageError("the working directory was deleted", hint="Change to a folder that is there.")
 
 
 def main() -> None:
@@ -119,6 +122,13 @@ def program_name() -> str:
 def command_to_go_on() -> str:
     """The command line that goes on with what was stopped: the same one, without --fresh."""
     return f"{program_name()} {shlex.join(word for word in sys.argv[1:] if word != '--fresh')}"
+
+
+def _stands_somewhere() -> bool:
+    try:
+        return bool(Path.cwd())
+    except OSError:
+        return False
 
 
 def _in_our_words(problem: Exception) -> MyptError:

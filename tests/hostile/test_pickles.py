@@ -20,7 +20,9 @@ import mypt
 from commands import Told, run_commands
 from mypt.core.checkpoint.legacy import convert
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.durable import sha256_of
 from mypt.errors import CheckpointError
+from mypt.records.checkpoint import CheckpointManifest, FileInfo
 from preparation import write_jsonl
 
 SIZES = (
@@ -139,17 +141,20 @@ def models_of_bombs(folder: Path) -> None:
     for name, bad in (("weights", "model.pt"), ("optimizer", "optimizer.pt"), ("words", "tokenizer.json")):
         shutil.copytree(legacy, root / name)
         (root / name / bad).write_bytes(zip_pickle() if bad.endswith(".pt") else text_pickle())
-    # Sealed with hashes that are right.
     state = next((root / "sound").glob("step-*"))
     for bad in ("model.safetensors", "optimizer.safetensors", "tokenizer.json", "config.json", "training_state.json"):
+        target = root / f"sealed-{Path(bad).stem}" / state.name
+        shutil.copytree(state, target)
+        (target / bad).write_bytes(text_pickle())
+        seal(target, bad)
 
-        def write(target: Path, bad: str = bad) -> None:
-            for path in state.iterdir():
-                if path.name != "manifest.json":
-                    shutil.copy(path, target)
-            (target / bad).write_bytes(text_pickle())
 
-        ModelDirectory(root, f"sealed-{Path(bad).stem}").publish(2, write)
+def seal(state: Path, name: str) -> None:
+    """Let the manifest vouch for a file as it is now: hashes keep nobody out who can write."""
+    path = state / "manifest.json"
+    manifest = CheckpointManifest.read(path)
+    info = FileInfo(size_bytes=(state / name).stat().st_size, sha256=sha256_of(state / name))
+    manifest.model_copy(update={"files": manifest.files | {name: info}}).sealed().write(path)
 
 
 def datasets_of_bombs(folder: Path) -> None:

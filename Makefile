@@ -8,13 +8,17 @@ STAMP  := $(VENV)/.installed
 # Python may keep what it compiled: the tests start many processes, and each would compile torch again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test chaos lint docs clean
 
 quickstart: $(STAMP)
 	$(BIN)/mypt quickstart
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The long proofs: a thousand kills, and all else that may happen to a run. Ten minutes or so on two cores.
+chaos: $(STAMP)
+	MYPT_CHAOS=1 $(BIN)/pytest -n 2 --dist worksteal --timeout 7200 tests/reliability tests/hostile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

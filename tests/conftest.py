@@ -78,6 +78,16 @@ def mypt(tmp_path: Path) -> Mypt:
     return run
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the proofs have seen: `record_property("proven", ...)`."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    proven = [(report.nodeid, told) for report in reports for name, told in report.user_properties if name == "proven"]
+    if proven:
+        terminalreporter.section("proven")
+    for test, told in sorted(set(proven)):
+        terminalreporter.write_line(f"{test.rpartition('::')[2]}: {told}")
+
+
 def clean_environment() -> dict[str, str]:
     """This environment without a caller's settings, in plain text, offline, on the CPU."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MYPT_", "FORCE_COLOR"))}

@@ -72,7 +72,12 @@ def nudged(state: State, name: str) -> None:
     tensors = load_file(path)
     tensors[name].view(torch.int32)[0] ^= 1
     save_file(tensors, path, metadata={"format": "pt"})
-    manifest = state.manifest()
+    seal(state, MODEL_FILE)
+
+
+def seal(state: State, name: str) -> None:
+    """Give the manifest of a state the hash of a file that was changed."""
+    path, manifest = state.path / name, state.manifest()
     info = FileInfo(size_bytes=path.stat().st_size, sha256=sha256_of(path))
-    changed = manifest.model_copy(update={"files": {**manifest.files, MODEL_FILE: info}})
+    changed = manifest.model_copy(update={"files": {**manifest.files, name: info}})
     changed.sealed().write(state.path / MANIFEST_FILE)

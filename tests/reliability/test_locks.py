@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import socket
 import time
@@ -55,6 +54,8 @@ def test_the_second_is_told_process_and_host_of_the_first(directory: ModelDirect
 def test_the_second_command_ends_at_once_and_loads_nothing_heavy(
     directory: ModelDirectory, text_file: Path, mypt: Mypt
 ) -> None:
+    import resource
+
     arguments = ("train", text_file, "--model-name", "model", "--checkpoint-dir", directory.path.parent)
     with directory.lock():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

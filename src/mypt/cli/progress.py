@@ -56,27 +56,41 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
         go_on: the command that continues a stopped run.
     """
     view = None if as_json else TrainingView()
+    draw = view.draw if view is not None else _print_as_json
+    reason = ""
     try:
         for event in events:
             if isinstance(event, RunPlanned):
                 stop.arm()
-            if as_json:
-                write(event.as_json() + "\n")
-            elif view is not None:
-                try:
-                    view.draw(event)
-                except OSError:
-                    view = None  # the terminal is gone; the training is worth more than its picture
+            if isinstance(event, Finished):
+                reason = event.reason
+                stop.disarm()
+            try:
+                with stop.telling():
+                    draw(event)
+            except OSError:
+                if as_json and not stop.nobody_reads:
+                    raise  # whoever wanted these lines is gone
+                # The terminal is; the training is worth more than its picture.
+                draw = _pass_over
     finally:
-        if view is not None:
-            with suppress(OSError):
+        if view is not None and not stop.nobody_reads:
+            with suppress(OSError), stop.telling():
                 view.close()
         close = getattr(events, "close", None)
         if close is not None:
             close()
-    if stop() and view is not None:
-        with suppress(OSError):
+    if reason == "stopped" and view is not None and not stop.nobody_reads:
+        with suppress(OSError), stop.telling():
             view.say(f"Stopped. Go on with:  {go_on}")
+
+
+def _print_as_json(event: Event) -> None:
+    write(event.as_json() + "\n")
+
+
+def _pass_over(_event: Event) -> None:
+    """Tell nothing."""
 
 
 class TrainingView:

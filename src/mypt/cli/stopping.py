@@ -1,6 +1,7 @@
 """Signals -> a polite request to stop. The engine saves; the exit code names the signal."""
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,7 +14,9 @@ from types import FrameType
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _ONE_REQUEST_S = 0.5
 """Ctrl-C again within this time is the same one: launchers pass on what the terminal sent us already."""
-_SHOW_CURSOR = b"\x1b[?25h"
+_PATIENCE_S = 1.0
+"""A reader that takes nothing for so long has stopped reading."""
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class StopRequest:
@@ -24,12 +27,19 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.nobody_reads = False
+        """What we tell is not taken, and what we still hold of it never will be."""
         self._armed = False
+        self._is_telling = False
         self._first_s = 0.0
 
     def arm(self) -> None:
         """From now on a signal is a request: the step is finished and saved first."""
         self._armed = True
+
+    def disarm(self) -> None:
+        """All is saved: a signal ends the program as usual again."""
+        self._armed = False
 
     def __call__(self) -> bool:
         """Asked by the engine after every step."""
@@ -40,18 +50,39 @@ class StopRequest:
         """128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM; 0 when nothing was asked."""
         return 0 if self.signal is None else 128 + self.signal
 
+    @property
+    def has_cut_off(self) -> bool:
+        """Whether the signal came while there was nothing to save, so that it ended the work where it was."""
+        return self.signal is not None and not self._armed
+
+    @contextmanager
+    def telling(self) -> Generator[None]:
+        """Tell the user something; a stop must not wait for one who does not listen.
+
+        Raises:
+            NobodyReadsError: when a stop is asked for, and what we tell is not taken.
+        """
+        self._is_telling = True
+        try:
+            yield
+        finally:
+            self._is_telling = False
+
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if not self._armed:
-            self.signal = number
+        is_first, self.signal = self.signal is None, self.signal or number
+        if is_first and self._armed:
+            _tell(b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
+        if (self._is_telling or not self._armed) and not _is_read():
+            self.nobody_reads = True
+            if not self._armed:
+                os._exit(self.exit_code)  # on its way out it would wait for ever
+            raise NobodyReadsError
+        if is_first and not self._armed:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.exit_code)
-        if self.signal is not None:
-            return  # the watch decides whether it is meant
-        self.signal = number
-        _tell(b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
 
     def _watched(self, number: int) -> None:
         """Told of every signal at once, even while the main thread is inside of a long operation."""
-        if not self._armed or number not in _numbers():
+        if number not in _numbers():
             return
         now_s = time.monotonic()
         if number == signal.SIGINT and self._first_s and now_s - self._first_s > _ONE_REQUEST_S:
@@ -60,6 +91,10 @@ class StopRequest:
                 _tell(_SHOW_CURSOR)
             os._exit(128 + signal.SIGINT)
         self._first_s = self._first_s or now_s
+
+
+class NobodyReadsError(OSError):
+    """A pipe is full, or a terminal stands still, and a stop cannot wait for that."""
 
 
 @contextmanager
@@ -74,9 +109,15 @@ def stop_on_signals() -> Generator[StopRequest]:
     with _watch(request):
         try:
             yield request
+        except Exception:
+            if request.has_cut_off:  # whatever a library made of it
+                raise SystemExit(request.exit_code) from None
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+    if request.nobody_reads:
+        os._exit(request.exit_code)  # Python would wait for the reader of its last words
 
 
 @contextmanager
@@ -108,8 +149,21 @@ def _numbers() -> list[int]:
     return [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
 
+def _is_read() -> bool:
+    """Whether stdout and stderr take something, now or in a moment."""
+    return all(_takes(stream, _PATIENCE_S) for stream in (1, 2))
+
+
+def _takes(stream: int, patience_s: float) -> bool:
+    try:
+        return bool(select.select([], [stream], [], patience_s)[1])
+    except OSError:
+        return True  # closed, or no such thing on this system: writing will not wait
+
+
 def _tell(text: bytes) -> None:
-    if sys.stderr is not None:  # closed by the caller: its number may be another file's by now
+    # Closed by the caller, its number may be another file's by now; full, it would keep us from saving.
+    if sys.stderr is not None and _takes(2, 0):
         # Past Python's buffers, since a handler may interrupt a print; and never in the way of the
         # save: under `| tee` the reader may be gone already.
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """How reports look: one function per record."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -57,19 +58,39 @@ def show_model(report: ModelReport) -> None:
         grid.add_row("text", ", ".join(text.dataset_dir or text.input_files) or "not recorded")
     if report.versions:
         grid.add_row("made with", ", ".join(f"{key} {value}" for key, value in report.versions.items()))
+    grid.add_row("on disk", f"{human_bytes(report.size_bytes)}{_kept(report)}")
     console.print(grid)
     files = _columns("file", "size")
     for file in report.files:
         files.add_row(file.name, human_bytes(file.size_bytes))
     console.print()
     console.print(files)
-    if len(report.states) > 1:
-        states = _columns("state", "val loss", "size")
+    _show_states(console, report)
+
+
+def _kept(report: ModelReport) -> str:
+    states = f" in {several(len(report.states), 'state')}" if report.states else ""
+    return states + (f" and {len(report.set_aside)} set aside" if report.set_aside else "")
+
+
+def _show_states(console: Console, report: ModelReport) -> None:
+    if report.states:
+        table = _columns("state", "val loss", "size", left=("is",))
         for state in report.states:
-            val = "" if state.val_loss is None else f"{state.val_loss:.4f}"
-            states.add_row(f"step {state.step:,}", val, human_bytes(state.size_bytes))
+            val = "" if state.val_loss is None else f"{state.val_loss:.4f}" + (" best" if state.best else "")
+            sound = Text("whole" if state.whole else "sizes agree", style="green")
+            found = Text(state.problem, style="red") if state.problem else sound
+            table.add_row(f"step {state.step:,}", val, human_bytes(state.size_bytes), found)
         console.print()
-        console.print(states)
+        console.print(table)
+    if any(state.whole is None and not state.problem for state in report.states):
+        console.print(f"Too large to be hashed here: mypt verify {report.name}", style="dim")
+    if report.set_aside:
+        aside = _columns("set aside", "size")
+        for entry in report.set_aside:
+            aside.add_row(Path(entry.path).name, human_bytes(entry.size_bytes))
+        console.print()
+        console.print(aside)
 
 
 def show_dataset(report: DatasetReport) -> None:

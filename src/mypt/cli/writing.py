@@ -59,7 +59,7 @@ def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Event]]], *, as_json: bo
     """
     prose = prose_console()
     failures = 0
-    for path, events in jobs:
+    for _, events in jobs:
         try:
             for event in events:
                 if as_json:
@@ -72,7 +72,7 @@ def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Event]]], *, as_json: bo
             if not go_on:
                 raise
             failures += 1
-            prose.print(Text.assemble((f"{path}: ", "red"), problem.message), soft_wrap=True)
+            prose.print(Text.assemble(("Error: ", "red"), problem.message), soft_wrap=True)
     return failures
 
 

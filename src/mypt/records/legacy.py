@@ -46,8 +46,13 @@ class LegacyConfig(Record, frozen=True, extra="ignore"):
     bias: bool = False
 
     def model(self) -> ModelConfig:
-        """The same architecture as a ModelConfig of family mypt-v1."""
-        return ModelConfig(family="mypt-v1", **{key: getattr(self, key) for key in _MODEL_KEYS})
+        """The same architecture as a ModelConfig of family mypt-v1.
+
+        Raises:
+            CheckpointError: for sizes that no model has.
+        """
+        sizes = {key: getattr(self, key) for key in _MODEL_KEYS}
+        return ModelConfig.parse({"family": "mypt-v1"} | sizes, where="its config", error=CheckpointError)
 
 
 class LegacyTokenizer(Record, frozen=True, extra="ignore"):
@@ -94,9 +99,13 @@ class LegacyState(Record, frozen=True, extra="ignore"):
     optimizer_file: str | None = None
 
     def training(self, batch_size: int) -> TrainingConfig:
-        """The hyper-parameters to go on with: what was kept, and defaults for the rest."""
+        """The hyper-parameters to go on with: what was kept, and defaults for the rest.
+
+        Raises:
+            CheckpointError: for values that no run has.
+        """
         kept = self.training_config.model_dump(exclude_none=True)
-        return TrainingConfig(batch_size=batch_size, **kept)
+        return TrainingConfig.parse({"batch_size": batch_size} | kept, where="its training", error=CheckpointError)
 
 
 def legacy_data(spec: TokenizerSpec) -> DataConfig:

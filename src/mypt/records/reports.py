@@ -29,7 +29,18 @@ class StateEntry(Record, frozen=True):
     step: int
     path: str
     size_bytes: int
-    val_loss: float | None
+    val_loss: float | None = Field(description="Measured at this very state.")
+    best: bool = Field(description="Has the lowest validation loss of all states.")
+    whole: bool | None = Field(description="Is what was written, by hash; null: not hashed, its sizes agree.")
+    problem: str = Field("", description="What is wrong with it.")
+
+
+class AsideEntry(Record, frozen=True):
+    """One state that was set aside: nothing uses it any more, nothing deletes it."""
+
+    path: str
+    why: Literal["broken", "replaced"]
+    size_bytes: int
 
 
 class ModelReport(Record, frozen=True):
@@ -53,6 +64,8 @@ class ModelReport(Record, frozen=True):
     versions: dict[str, str] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = ()
     states: tuple[StateEntry, ...] = ()
+    set_aside: tuple[AsideEntry, ...] = ()
+    size_bytes: int = Field(description="Of everything in the model's folder.")
     losses: tuple[float, ...] = Field((), description="Training losses of the last logged steps.")
     val_losses: tuple[float, ...] = Field((), description="The last validation losses.")
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disks import in_child
 from mypt.core.checkpoint.state import ALL_FILES, MANIFEST_FILE, MODEL_FILE
 from mypt.core.checkpoint.store import ModelDirectory, checked_name
 from mypt.errors import CheckpointError, DivergedError, UsageError
@@ -118,6 +119,47 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_of_the_save(
     with pytest.raises(CheckpointError, match="No space left"):
         publish(directory, 6)
     assert room == 0
+    assert sorted(directory.path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the system has no such limit")
+def test_a_file_that_grows_beyond_the_systems_limit_is_told(directory: ModelDirectory) -> None:
+    publish(directory, 5)
+
+    def limited() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        with pytest.raises(CheckpointError, match=r"File too large; needs [\d.]+ KiB"):
+            publish(directory, 6)
+
+    assert in_child(limited) == 0
+    assert sorted(path.name for path in directory.path.iterdir()) == ["step-00000005"]
+
+
+REFUSED_READINGS = {
+    "the folder cannot be read": (("listdir", "scandir"), False, "cannot read it"),
+    "the broken state cannot be renamed": (("rename",), True, "step-00000006: is broken, and cannot be set aside"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED_READINGS)
+def test_a_refusal_while_looking_for_states_is_told_and_not_passed_over(
+    directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    publish(directory, 5)
+    (publish(directory, 6).path / MODEL_FILE).unlink()
+    before = sorted(directory.path.rglob("*"))
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    calls, quarantine, message = REFUSED_READINGS[fault]
+    with monkeypatch.context() as patched:
+        for call in calls:
+            patched.setattr(os, call, refuse)
+        with pytest.raises(CheckpointError, match=f"{message} .Read-only file system"):
+            directory.newest(ALL_FILES, lambda _: None, quarantine=quarantine)
     assert sorted(directory.path.rglob("*")) == before
 
 

@@ -210,4 +210,5 @@ def report_legacy(path: Path) -> ModelReport:
         vocab_size=old.tokenizer.vocab_size,
         config=config,
         files=(FileEntry(name=path.name, size_bytes=path.stat().st_size),),
+        size_bytes=path.stat().st_size,
     )

@@ -1,6 +1,5 @@
 """Which states stay: the newest two, the best, and milestones. Needs no torch."""
 
-import math
 from collections.abc import Sequence
 
 from mypt.core.checkpoint.state import State
@@ -24,15 +23,14 @@ def outlived(states: Sequence[State], keep_every: int | None) -> list[State]:
 
 def best_of(states: Sequence[State]) -> State | None:
     """The state with the lowest validation loss, the newest of equals; None when none was measured."""
-    losses = {state.path: _val_loss(state) for state in states}
-    best = min(states, key=lambda state: losses[state.path], default=None)
-    return best if best is not None and losses[best.path] < math.inf else None
+    losses = {state.path: loss for state in states if (loss := measured_loss(state)) is not None}
+    return min((state for state in states if state.path in losses), key=lambda state: losses[state.path], default=None)
 
 
-def _val_loss(state: State) -> float:
-    """The loss that was measured at this very state; infinite where there is none."""
+def measured_loss(state: State) -> float | None:
+    """The validation loss that was measured at this very state, if one was."""
     try:
         training = state.training()
     except MyptError:
-        return math.inf
-    return training.val_loss if training.val_loss is not None and training.val_step == state.step else math.inf
+        return None
+    return training.val_loss if training.val_step == state.step else None

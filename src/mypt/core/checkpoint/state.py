@@ -126,7 +126,7 @@ def _problem(path: Path, info: FileInfo | None, *, sizes_only: bool) -> str:
         if size_bytes != info.size_bytes:
             return f"has {size_bytes:,} bytes, the manifest says {info.size_bytes:,}"
         if not sizes_only and sha256_of(path) != info.sha256:
-            return "is damaged: its sha256 is not the manifest's"
+            return "is damaged (its sha256 is not the manifest's)"
     except OSError as problem:
         error = _unreadable(path, problem)
         if not isinstance(error, DamagedStateError):

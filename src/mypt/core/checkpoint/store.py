@@ -56,10 +56,10 @@ class ModelDirectory:
 
     def states(self) -> list[State]:
         """Published states, newest first. Their files are not read."""
-        if not self.path.is_dir():
-            return []
+        with _told(self.path, "cannot read it"):
+            paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
         # A plain name comes after its swapped one, and wins.
-        found = {state.step: state for path in sorted(self.path.iterdir()) if (state := state_at(path))}
+        found = {state.step: state for path in paths if (state := state_at(path))}
         return [found[step] for step in sorted(found, reverse=True)]
 
     def newest(self, names: Sequence[str], warn: Callable[[str], None], *, quarantine: bool) -> State | None:
@@ -75,7 +75,8 @@ class ModelDirectory:
                 when a state cannot be read, which is no reason to pass it over.
         """
         if quarantine:
-            self._finish_swaps()
+            with _told(self.path, "cannot rename its states"):
+                self._finish_swaps()
         states, vanished = self.states(), False
         for state in states:
             try:
@@ -84,7 +85,7 @@ class ModelDirectory:
                 if not state.path.is_dir():
                     vanished = True  # retired by a running training; newer ones are there
                     continue
-                kept = f"kept as {set_aside(state.path, 'broken').name}" if quarantine else "left as it is"
+                kept = f"kept as {_quarantined(state).name}" if quarantine else "left as it is"
                 warn(f"{problem.message}. This state is {kept}; trying the one before it.")
             else:
                 return state
@@ -166,8 +167,9 @@ class ModelDirectory:
 
     def set_aside(self) -> Path | None:
         """Rename the whole model out of the way, if there is one. Nothing is deleted."""
-        has_content = self.path.is_dir() and any(self.path.iterdir())
-        return set_aside(self.path, "old") if has_content else None
+        with _told(self.path, "cannot set it aside"):
+            has_content = self.path.is_dir() and any(self.path.iterdir())
+            return set_aside(self.path, "old") if has_content else None
 
     def _remove_leftovers(self) -> None:
         for path in self.path.glob(".tmp-*"):
@@ -230,6 +232,24 @@ def checked_name(name: str) -> str:
             message, hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
         )
     return name
+
+
+@contextmanager
+def _told(path: Path, what: str) -> Generator[None]:
+    """Say in our words that the system refuses something.
+
+    Raises:
+        CheckpointError: instead of the system's own error.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise CheckpointError(f"{path}: {what} ({problem.strerror or problem})") from None
+
+
+def _quarantined(state: State) -> Path:
+    with _told(state.path, "is broken, and cannot be set aside"):
+        return set_aside(state.path, "broken")
 
 
 def _swap_name(final: Path) -> Path:

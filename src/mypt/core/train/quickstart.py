@@ -71,7 +71,7 @@ def quickstart(
     with closing(train(config, directory, fresh=True, stop=stop)) as events:
         for event in events:
             yield event
-            if isinstance(event, Finished) and event.reason == "stopped":
+            if isinstance(event, Finished) and stop():
                 return
     # What was just saved is whole: there is nothing to warn of.
     loaded = load_model(directory, device, lambda _: None)

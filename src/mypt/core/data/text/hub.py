@@ -15,6 +15,8 @@ from mypt.errors import DataError, MissingExtraError
 
 _HUB = ("huggingface.co", 443)
 _PATIENCE_S = 3.0
+# Another one, pandas, means pickles, and loading those may run anything.
+_LOCAL_FORMATS = {"arrow", "csv", "json", "parquet", "text"}
 _OTHER_ROUTES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT")
 _OFFLINE = ("MYPT_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -36,6 +38,10 @@ def open_hub_dataset(address: str) -> Any:  # noqa: ANN401 - an IterableDataset,
         )
     if "data_files" not in options:
         _require_network(address)
+    elif "/" not in name and name not in _LOCAL_FORMATS:
+        raise DataError(
+            f"{address}: files of the format {name} are not read", hint=f"Known: {', '.join(sorted(_LOCAL_FORMATS))}."
+        )
     try:
         import datasets
     except ImportError:

@@ -52,11 +52,13 @@ NUMBERS = [
 ]
 VALUES = st.one_of(
     st.sampled_from([*NUMBERS, None, True, False, "", "x", "4", [1], {"a": 1}, "\x1b[31m", "\ud800", "a\0b", "é"]),
+    # What some keys are glad of.
+    st.sampled_from(["auto", "cpu", "fp32", "byte", "strict", "spaces", 8, 16, 64, 0.25, 0.9, ["a.txt"], ["nfc"]]),
+    st.builds(list),
+    st.builds(dict),
     st.integers(),
     st.floats(),
     st.text(max_size=20),
-    st.just(list[str]()),
-    st.just(dict[str, str]()),
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5
     ),
@@ -225,3 +227,48 @@ def test_what_is_no_config_file_is_refused_without_waiting_or_memory(tmp_path: P
     assert run.returncode == 2
     assert run.stderr.startswith(f"Error: {path}: ")
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        "--n-layer 1000 --n-embd 65536 --n-head 1",
+        "--n-layer 1000 --n-embd 16384 --n-head 1000 --set model.n_head=128",
+        "--n-embd 65536 --n-head 64 --n-layer 40",
+        "--set model.vocab_size=4194304 --n-embd 65536 --n-head 1 --n-layer 1",
+    ],
+)
+def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
+    tmp_path: Path, sizes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("Words, and more of them. " * 40, encoding="utf-8")
+    settings_ = "--config-file tiny --tokenization char --block-size 16 --device cpu"
+    outcome = run_in_process("train", "text.txt", *settings_.split(), *sizes.split())
+    assert outcome.code == 5, outcome.err
+    assert "\nError: out of memory: " in outcome.err
+    assert outcome.cpu_s < 4
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        "max_iters=1000000000 --dry-run", "eval_iters=1000000", "eval_interval=1000000000",
+        "log_interval=1000000", "warmup_iters=1000000000", "save_interval=1000000000", "seed=9223372036854775807",
+        "learning_rate=5e-324", "grad_clip=0", "weight_decay=0", "min_lr_ratio=0", "beta1=0", "beta2=0",
+    ],
+)  # fmt: skip
+def test_an_extreme_setting_that_is_accepted_trains_or_is_one_message(
+    tmp_path: Path, extreme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("Words, and more of them. " * 40, encoding="utf-8")
+    settings_ = (
+        "--config-file tiny --tokenization char --block-size 8 --n-embd 4 --n-layer 1 --device cpu --batch-size 2"
+    )
+    run = "--max-iters 2 --eval-iters 1 --n-head 1"
+    outcome = run_in_process(
+        "train", "text.txt", *settings_.split(), *run.split(), "--set", *f"training.{extreme}".split()
+    )
+    assert outcome.code in {0, 2, 5}, outcome.err
+    assert "This is a bug" not in outcome.err

@@ -4,6 +4,7 @@ Every option of every command and every variable; ten times as many cases with M
 """
 
 import os
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commandline import Option, Outcome, every_option, run_in_process
+from support import Mypt
 
 _MANY = 10 if os.environ.get("MYPT_CHAOS") else 1
 _LIMIT_S = 1.0
@@ -244,3 +246,20 @@ def test_odd_values_of_every_variable_give_an_answer_or_one_message() -> None:
     values = ODD.filter(lambda text: "\0" not in text and not set(text) & set(map(chr, range(0xD800, 0xDC80))))
     fuzz(check, 300, option=st.sampled_from(exported), value=values)
     assert min(seen[0], seen[2]) >= 10, seen
+
+
+def test_the_real_command_says_what_it_says_in_this_process(mypt: Mypt, tmp_path: Path) -> None:
+    chance = random.Random(11)
+    light = [option for option in every_option() if option.command[0] in {"params", "configs", "inspect", "verify"}]
+    words = [word for word in NUMBERS + WORDS if "\ud800" not in word and len(word) < 5000]
+    codes: Counter[int] = Counter()
+    for _ in range(24):
+        option, value = chance.choice(light), chance.choice(words)
+        line = [*option.command, "--", value]
+        if option.name is not None:
+            line = [*option.command, option.name if option.is_switch else f"{option.name}={value}"]
+        real, here = mypt(*line, env={"HOME": str(tmp_path / "home")}), run_in_process(*line)
+        assert (real.returncode, real.stdout) == (here.code, here.out), line
+        assert real.stderr.replace("python -m mypt", "mypt") == here.err.replace("python -m mypt", "mypt"), line
+        codes[real.returncode] += 1
+    assert min(codes[0], codes[2]) > 1, codes

@@ -96,8 +96,8 @@ class Killer:
     def _kill_until_done(self, run: Run, tally: Tally, enough: Callable[[], bool]) -> None:
         while True:
             life = run.begin()
-            if not life.ends_within(120 if enough() else self.chance.uniform(0, LONGEST_LIFE_S)):
-                life.kill()
+            lives_s = 120 if enough() else self.chance.uniform(0, LONGEST_LIFE_S)
+            if not life.ends_within(lives_s) and life.kill():
                 tally.count(life)
             life.require_nothing_lost()
             if life.has_ended:

@@ -142,3 +142,13 @@ def test_batches_in_parts(killer: Killer) -> None:
 
 def test_a_launcher_and_its_child_killed_together(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, kills=KILLS_OF_A_VARIANT, launched=True)
+
+
+def test_what_a_kill_after_the_last_save_left_goes_with_the_next_start(killer: Killer) -> None:
+    run = Run(killer.forks, killer.folder, "complete", (*TINY, *TEXT, "--max-iters", "2"))
+    run.to_the_end()
+    half_deleted = run.directory.path / ".tmp-old-step-00000001-77"
+    half_deleted.mkdir()
+    (half_deleted / "model.safetensors").write_bytes(b"half")
+    run.to_the_end()
+    assert not run.leftovers()

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,13 @@ class Run:
         """Give the command, with `more` settings."""
         return Life(self, more)
 
-    def to_the_end(self, *more: object) -> "Life":
-        """A life that nobody ends."""
+    def to_the_end(self, *more: object) -> float:
+        """A life that nobody ends; gives how long its first step took to come."""
         life = self.begin(*more)
+        first_step_s = life.seconds_to_first_line()
         assert life.ends_within(120)
         life.require_nothing_lost()
-        return life
+        return first_step_s
 
     def saves_due_before(self, step: int) -> list[int]:
         """The steps before `step` that are followed by a save: by the interval, or as the best so far."""
@@ -105,9 +107,17 @@ class Life:
         """Whether it came to its own end."""
         return self._code == 0
 
+    def seconds_to_first_line(self) -> float:
+        """Wait until it logs something, or ends."""
+        started_s = time.monotonic()
+        while len(self._run.log()) == self._lines_before and not self.ends_within(0):
+            time.sleep(0.001)
+        return time.monotonic() - started_s
+
     def ends_within(self, seconds: float) -> bool:
         """Let it live so long."""
-        self._code = self._run.forks.wait(self._process, seconds)
+        if self._code is None:
+            self._code = self._run.forks.wait(self._process, seconds)
         return self._code is not None
 
     def kill(self) -> bool:

@@ -263,3 +263,35 @@ def test_the_real_command_says_what_it_says_in_this_process(mypt: Mypt, tmp_path
         assert real.stderr.replace("python -m mypt", "mypt") == here.err.replace("python -m mypt", "mypt"), line
         codes[real.returncode] += 1
     assert min(codes[0], codes[2]) > 1, codes
+
+
+# Each of these once ended in a traceback, in silence, or in words about something else.
+FOUND = {
+    "quickstart --minutes=nan": (2, "--minutes"),
+    "quickstart --seed=9223372036854775808": (2, "seed = 9223372036854775808"),
+    "quickstart --device=" + "x" * 40: (2, "device = "),
+    "generate nosuch --device=cuda:" + "9" * 5000: (2, "this machine does not have it"),
+    "generate nosuch --device=": (2, "this machine does not have it"),
+    "tokenizer train text.txt --out=o --vocab-size=300 --sample-bytes=" + "9" * 5000: (2, "--sample-bytes"),
+    "tokenizer show ~nosuch": (2, "no such tokenizer"),
+    "prepare-dataset text.txt --out-dir=out --tokenization=~nosuch": (2, "no such tokenizer"),
+    "compress .": (3, "no dataset"),
+    "train text.txt --dry-run --init-from-model=": (2, "model name ''"),
+    "train text.txt --dry-run --init-from-model=nobody": (4, "checkpoints/nobody: no model of this name"),
+    "train text.txt --dry-run --config-file=": (2, "'': neither a config file nor a preset"),
+    "params --config-file=": (2, "'': neither a config file nor a preset"),
+    "train text.txt --dry-run --set " + "a." * 3000 + "b=1": (2, "no key is that deep"),
+    'train text.txt --dry-run --set data.input_files=["\udcff"]': (2, "data.input_files.0 = "),
+    "inspect " + "x" * 5000: (2, "File name too long"),
+    "--\x1b[31m": (2, r"\x1b[31m"),
+}
+
+
+@pytest.mark.parametrize("line", FOUND, ids=lambda line: line[:60].encode("unicode_escape").decode())
+def test_what_was_found_broken_once_is_one_message(line: str) -> None:
+    outcome = run_in_process(*line.split(" "))
+    code, words = FOUND[line]
+    assert outcome.code == code, outcome.err
+    assert words in outcome.err
+    assert len(outcome.err) < 1000
+    assert "\x1b" not in outcome.err

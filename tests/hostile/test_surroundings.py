@@ -59,7 +59,13 @@ def start(
     before: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a line in the house; `shell` is added behind it, such as '>&-'."""
-    wanted = dict(os.environ) | {"NO_COLOR": "1", "COLUMNS": "100", "MYPT_OFFLINE": "1", "MYPT_DEVICE": "cpu"}
+    wanted = dict(os.environ) | {
+        "PYTHONUNBUFFERED": "",
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+        "MYPT_OFFLINE": "1",
+        "MYPT_DEVICE": "cpu",
+    }
     for name, value in (env or {}).items():
         wanted.pop(name, None)
         if value is not None:

@@ -76,9 +76,13 @@ def test_a_log_that_cannot_grow_is_cut_at_a_whole_line(text_file: Path, tmp_path
     )  # fmt: skip
     assert "metrics.jsonl: cannot write it (File too large)" in run.stderr
     assert run.returncode == (0 if on_error == "warn" else 4), run.stderr
-    log = (tmp_path / "checkpoints/default/metrics.jsonl").read_text()
+    model = tmp_path / "checkpoints/default"
+    log = (model / "metrics.jsonl").read_text()
     assert log.endswith("}\n")
     assert all(json.loads(line)["event"] in {"step", "evaluated"} for line in log.splitlines())
+    # The step that could not be logged is on the disk all the same.
+    newest = max(int(path.name.removeprefix("step-")) for path in model.glob("step-*"))
+    assert newest == 200 if on_error == "warn" else newest > json.loads(log.splitlines()[-1])["step"]
 
 
 @pytest.mark.parametrize("place", ["a-file/models", "/proc/models", "/dev/full"])

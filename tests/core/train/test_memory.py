@@ -15,6 +15,7 @@ from mypt.core.device import Device, choose_device
 from mypt.core.model.gpt import GPT
 from mypt.core.train import memory
 from mypt.core.train.memory import fitting_sequences, memory_limit_bytes, memory_shortage, predicted_bytes
+from mypt.core.train.optimizer import build_optimizer, make_moments
 from mypt.core.train.run import train
 from mypt.errors import MemoryShortageError
 from mypt.events import Event, RunPlanned, StepDone, Warned
@@ -109,6 +110,42 @@ def test_when_not_even_one_fits_the_run_ends_with_exit_5_after_saving(
     assert caught.value.exit_code == 5
     assert "--block-size 16 fits" in caught.value.hint or "No shipped preset" in caught.value.hint
     assert directory.states()[0].step == 3
+
+
+def test_an_evaluation_that_does_not_fit_takes_half_as_many_too(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = GPT.losses
+
+    def losses(self: GPT, ids_BT: Tensor, *rest: Any) -> Tensor:
+        if not self.training and len(ids_BT) > 1:
+            raise torch.OutOfMemoryError
+        return sound(self, ids_BT, *rest)
+
+    whole, halved = ModelDirectory(tmp_path, "whole"), ModelDirectory(tmp_path, "halved")
+    run(tiny_run, whole, max_iters=4, eval_interval=4)
+    monkeypatch.setattr(GPT, "losses", losses)
+    events = run(tiny_run, halved, max_iters=4, eval_interval=4)
+    assert sum("4 per step as before" in getattr(event, "message", "") for event in events) == 2
+    vals = [directory.states()[0].training().val_loss for directory in (whole, halved)]
+    assert vals[1] == pytest.approx(vals[0], rel=1e-6)
+
+
+def test_moments_made_before_the_first_step_are_those_the_first_step_would_make(tiny_run: RunConfig) -> None:
+    """A shortage between the updates of two groups could not be taken back."""
+    models = [torch.nn.Linear(3, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [build_optimizer(model, tiny_run.training) for model in models]
+    make_moments(optimizers[1])
+    for model, optimizer in zip(models, optimizers, strict=True):
+        for _ in range(2):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+    lazy, eager = (list(optimizer.state.values()) for optimizer in optimizers)
+    assert len(lazy) == 2
+    for mine, theirs in zip(eager, lazy, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) and mine[key].dtype == theirs[key].dtype for key in theirs)
 
 
 def test_another_error_is_not_taken_for_a_shortage(

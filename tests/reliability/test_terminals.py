@@ -34,12 +34,11 @@ class Terminal:
     def begin(self, place: Place, *arguments: object) -> int:
         """Start a command on it, as its controlling terminal."""
         streams, env = (self.path, self.path), {"TERM": "xterm"}
-        process = place.forks.start(*arguments, cwd=place.folder, streams=streams, env=env)
-        os.close(self._theirs)
-        return process
+        return place.forks.start(*arguments, cwd=place.folder, streams=streams, env=env)
 
     def all_shown(self) -> bytes:
         """What was shown by a command that has ended."""
+        os.close(self._theirs)  # the last one: now the reader comes to an end
         self._reader.join(10)
         return self.shown
 

@@ -15,6 +15,9 @@ from unittest.mock import patch
 
 KILLED = 77
 
+Tree = tuple[tuple[str, bytes], ...]
+"""Names and contents under a folder, parents first; the name of a folder ends with a slash."""
+
 
 class Call(NamedTuple):
     """One change of the disk."""
@@ -159,15 +162,14 @@ class Remains:
         """The largest number of changes that one folder has not flushed."""
         return max(len(folder.pending) for folder in _folders(self._top))
 
-    def leave(self, target: Path, *, data: bool, keeps: Callable[[int], bool]) -> None:
-        """Make `target` what is left.
+    def left(self, *, data: bool, keeps: Callable[[int], bool]) -> Tree:
+        """What is left.
 
         Args:
-            target: a folder that is not there yet.
             data: whether bytes that were not flushed have reached the disk all the same.
             keeps: whether the pending change of this number has, in every folder.
         """
-        _write(self._top, target, data=data, keeps=keeps)
+        return tuple(sorted(_left(self._top, "", data=data, keeps=keeps)))
 
     def _locate(self, path: str) -> tuple[Folder, str]:
         folder, (*parents, name) = self._top, [*Path(path).relative_to(self._root).parts] or ["."]
@@ -193,13 +195,23 @@ def _read(path: Path) -> Folder:
     return folder
 
 
-def _write(folder: Folder, path: Path, *, data: bool, keeps: Callable[[int], bool]) -> None:
-    path.mkdir()
+def build(tree: Tree, target: Path) -> None:
+    """Make a folder what was left of another."""
+    target.mkdir()
+    for name, data in tree:
+        if name.endswith("/"):
+            (target / name).mkdir()
+        else:
+            (target / name).write_bytes(data)
+
+
+def _left(folder: Folder, path: str, *, data: bool, keeps: Callable[[int], bool]) -> Generator[tuple[str, bytes]]:
     for name, node in folder.names(keeps).items():
         if isinstance(node, Folder):
-            _write(node, path / name, data=data, keeps=keeps)
+            yield f"{path}{name}/", b""
+            yield from _left(node, f"{path}{name}/", data=data, keeps=keeps)
         else:
-            (path / name).write_bytes(node.data if data else node.data[: node.flushed_bytes])
+            yield f"{path}{name}", node.data if data else node.data[: node.flushed_bytes]
 
 
 def _folders(folder: Folder) -> Generator[Folder]:

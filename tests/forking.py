@@ -47,8 +47,7 @@ class Forks:
         self,
         *arguments: object,
         cwd: Path,
-        stdout: Path | None = None,
-        stderr: Path | None = None,
+        streams: tuple[Path | None, Path | None] = (None, None),
         env: Mapping[str, str] | None = None,
         ignored: Iterable[signal.Signals] = (),
         launched: bool = False,
@@ -58,8 +57,7 @@ class Forks:
         Args:
             arguments: of the command.
             cwd: its folder.
-            stdout: a file, a fifo or a terminal; nothing is kept without one.
-            stderr: likewise. The same path means the same open file.
+            streams: its stdout and stderr, each a file, a pipe or a terminal; what goes to None is not kept.
             env: what is added to its environment.
             ignored: signals that its caller has switched off.
             launched: the process started is a launcher, which starts the command and waits for it.
@@ -68,7 +66,7 @@ class Forks:
             {
                 "arguments": [str(each) for each in arguments],
                 "cwd": str(cwd),
-                "streams": [str(stdout or os.devnull), str(stderr or os.devnull)],
+                "streams": [str(path or os.devnull) for path in streams],
                 "env": dict(env or {}),
                 "ignored": [int(each) for each in ignored],
                 "launched": launched,
@@ -109,6 +107,7 @@ def _serve(requests: int, answers: int) -> None:
     """Answer until the user is gone; returns in a child that is to become a command."""
     _warm_up()
     _say(answers, None)
+    processes: set[int] = set()
     with os.fdopen(os.dup(requests), encoding="utf-8") as lines:
         for line in lines:
             request = json.loads(line)
@@ -121,7 +120,13 @@ def _serve(requests: int, answers: int) -> None:
                 os.close(answers)
                 _become(request)
                 return
+            processes.add(process)
+            while os.getsid(process) != process:
+                time.sleep(0)  # who asked may kill its group at once
             _say(answers, process)
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # what a failed test left running
+            os.killpg(process, signal.SIGKILL)
     os._exit(0)
 
 
@@ -156,6 +161,9 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(opened[path], number)
     for handle in opened.values():
         os.close(handle)
+    # As Python makes them at its start: they know whether they are files, pipes or terminals.
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.argv = [str(Path(sys.executable).with_name("python -m mypt")), *request["arguments"]]
     if request["launched"] and (process := os.fork()):
         os.waitpid(process, 0)

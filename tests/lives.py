@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,13 @@ class Run:
         """Give the command, with `more` settings."""
         return Life(self, more)
 
-    def to_the_end(self, *more: object) -> "Life":
-        """A life that nobody ends."""
+    def to_the_end(self, *more: object) -> float:
+        """A life that nobody ends; gives how long its first step took to come."""
         life = self.begin(*more)
+        first_step_s = life.seconds_to_first_line()
         assert life.ends_within(120)
         life.require_nothing_lost()
-        return life
+        return first_step_s
 
     def saves_due_before(self, step: int) -> list[int]:
         """The steps before `step` that are followed by a save: by the interval, or as the best so far."""
@@ -95,28 +97,34 @@ class Life:
         self._process = run.forks.start(
             *("train", *run.settings, "--model-name", run.name, "--json", *more),
             cwd=run.folder,
-            stdout=self._told,
-            stderr=self._prose,
+            streams=(self._told, self._prose),
             launched=run.launched,
         )
         self._code: int | None = None
-        self._was_killed = False
 
     @property
     def has_ended(self) -> bool:
         """Whether it came to its own end."""
-        return self._code is not None and not self._was_killed
+        return self._code == 0
+
+    def seconds_to_first_line(self) -> float:
+        """Wait until it logs something, or ends."""
+        started_s = time.monotonic()
+        while len(self._run.log()) == self._lines_before and not self.ends_within(0):
+            time.sleep(0.001)
+        return time.monotonic() - started_s
 
     def ends_within(self, seconds: float) -> bool:
         """Let it live so long."""
-        self._code = self._run.forks.wait(self._process, seconds)
+        if self._code is None:
+            self._code = self._run.forks.wait(self._process, seconds)
         return self._code is not None
 
-    def kill(self) -> None:
-        """Kill -9, the whole group where there is a launcher."""
-        self._was_killed = True
+    def kill(self) -> bool:
+        """Kill -9, the whole group where there is a launcher; whether that came before its own end."""
         (os.killpg if self._run.launched else os.kill)(self._process, signal.SIGKILL)
         self._code = self._run.forks.wait(self._process)
+        return self._code == -signal.SIGKILL
 
     def died_in_a_save(self) -> bool:
         """Whether it left a state that it was writing."""
@@ -129,11 +137,10 @@ class Life:
 
     def require_nothing_lost(self) -> None:
         """What this life began with, told and left is what an unbroken run has there."""
-        expected = -signal.SIGKILL if self._was_killed else 0
-        assert self._code == expected, self._prose.read_text()
+        assert self._code in {0, -signal.SIGKILL}, self._prose.read_text()
         told = whole_lines(self._told)
         starts = [line["start_step"] for line in told if line["event"] == "planned"]
-        assert starts in ([self._first_step], [] if self._was_killed else [self._first_step])
+        assert starts == [self._first_step] or (not starts and not self.has_ended)
         lines = self._run.log()[self._lines_before :]
         steps = [line["step"] for line in lines if line["event"] == "step"]
         assert steps == list(range(self._first_step + 1, self._first_step + 1 + len(steps)))
@@ -159,6 +166,12 @@ class Life:
     def _last_step(self) -> int:
         lines = self._run.log()[self._lines_before :]
         return max((line["step"] for line in lines), default=self._first_step)
+
+
+def require_unbroken(run: Run, unbroken: Run) -> None:
+    """The run was stopped, and nothing of it was done twice."""
+    assert run.chain() == unbroken.chain()
+    require_same_end(unbroken, run)
 
 
 def require_same_end(one: Run, other: Run) -> None:

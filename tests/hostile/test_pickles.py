@@ -141,7 +141,6 @@ def models_of_bombs(folder: Path) -> None:
     for name, bad in (("weights", "model.pt"), ("optimizer", "optimizer.pt"), ("words", "tokenizer.json")):
         shutil.copytree(legacy, root / name)
         (root / name / bad).write_bytes(zip_pickle() if bad.endswith(".pt") else text_pickle())
-    # Sealed with hashes that are right.
     state = next((root / "sound").glob("step-*"))
     for bad in ("model.safetensors", "optimizer.safetensors", "tokenizer.json", "config.json", "training_state.json"):
         copy = root / f"sealed-{Path(bad).stem}" / state.name

@@ -34,7 +34,7 @@ from mypt.records.run import DataConfig, RunConfig, TrainingConfig
 from states import publish, steps
 from support import Mypt, tale
 
-FLIPS = 10_000 if os.environ.get("MYPT_CHAOS") else 1_200
+FLIPS = 12_000 if os.environ.get("MYPT_CHAOS") else 1_200
 EVERY_FILE = [*ALL_FILES, MANIFEST_FILE]
 each_file = pytest.mark.parametrize("name", EVERY_FILE)
 

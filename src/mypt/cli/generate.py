@@ -56,12 +56,19 @@ def generate(
     wanted = pick_model(name, model_name)
     directory = ModelDirectory(checkpoint_dir, "default" if wanted is None else wanted)
 
-    started_s = time.monotonic()
-    from mypt.core.generate.loaded import load_model
+    from mypt.cli.stopping import stop_on_signals
 
-    device_name = "auto" if device is None else device
-    loaded = load_model(directory, device_name, lambda message: typer.echo(f"Warning: {visible(message)}", err=True))
-    load_s = time.monotonic() - started_s
-    if show_info:
-        show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)
-    draw_generation(loaded.stream(prompt, config), config, load_s=load_s, quiet=quiet, as_json=json)
+    with stop_on_signals() as stopped:
+        started_s = time.monotonic()
+        from mypt.core.generate.loaded import load_model
+
+        device_name = "auto" if device is None else device
+        loaded = load_model(
+            directory, device_name, lambda message: typer.echo(f"Warning: {visible(message)}", err=True)
+        )
+        if stopped():  # an import may swallow it
+            raise typer.Exit(stopped.exit_code)
+        load_s = time.monotonic() - started_s
+        if show_info:
+            show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)
+        draw_generation(loaded.stream(prompt, config), config, load_s=load_s, quiet=quiet, as_json=json)

@@ -1,8 +1,8 @@
 """How long work looks: training and preparation, live on a terminal, as plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from typing import Any
 
 from rich.console import Group
@@ -46,7 +46,7 @@ def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
         console.print(config_table(resolved.config, resolved.sources))
 
 
-def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, go_on: str) -> None:
+def draw_training(events: Generator[Event], stop: StopRequest, *, as_json: bool, go_on: str) -> None:
     """Draw a run until it ends, by itself or by a stop.
 
     Args:
@@ -58,30 +58,28 @@ def draw_training(events: Iterator[Event], stop: StopRequest, *, as_json: bool, 
     view = None if as_json else TrainingView()
     draw = view.draw if view is not None else _print_as_json
     reason = ""
-    try:
-        for event in events:
-            if isinstance(event, RunPlanned):
-                stop.arm()
-            if isinstance(event, Finished):
-                reason = event.reason
-                stop.disarm()
-            try:
-                with stop.telling():
-                    draw(event)
-            except OSError:
-                if as_json and not stop.nobody_reads:
-                    raise  # whoever wanted these lines is gone
-                # The terminal is; the training is worth more than its picture.
-                draw = _pass_over
-    finally:
-        if view is not None and not stop.nobody_reads:
-            with suppress(OSError), stop.telling():
-                view.close()
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()
-    if reason == "stopped" and view is not None and not stop.nobody_reads:
-        with suppress(OSError), stop.telling():
+    with closing(events):
+        try:
+            for event in events:
+                if isinstance(event, RunPlanned):
+                    stop.arm()
+                if isinstance(event, Finished):
+                    reason = event.reason
+                    stop.disarm()
+                try:
+                    with stop.telling(events.close):
+                        draw(event)
+                except OSError:
+                    if as_json:
+                        raise  # whoever wanted these lines is gone
+                    # The terminal is; the training is worth more than its picture.
+                    stop.nobody_reads, draw = True, _pass_over
+        finally:
+            if view is not None:
+                with suppress(OSError), stop.telling(events.close):
+                    view.close()
+    if reason == "stopped" and view is not None:
+        with suppress(OSError), stop.telling(events.close):
             view.say(f"Stopped. Go on with:  {go_on}")
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -28,9 +28,9 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.nobody_reads = False
-        """What we tell is not taken, and what we still hold of it never will be."""
+        """What we tell goes nowhere, and what Python still holds of it would spoil the exit code."""
         self._armed = False
-        self._is_telling = False
+        self._save: Callable[[], None] | None = None
         self._first_s = 0.0
 
     def arm(self) -> None:
@@ -56,29 +56,36 @@ class StopRequest:
         return self.signal is not None and not self._armed
 
     @contextmanager
-    def telling(self) -> Generator[None]:
-        """Tell the user something; a stop must not wait for one who does not listen.
-
-        Raises:
-            NobodyReadsError: when a stop is asked for, and what we tell is not taken.
-        """
-        self._is_telling = True
+    def telling(self, save: Callable[[], None]) -> Generator[None]:
+        """Tell the user something. Where a stop is asked for and nobody takes it: `save` and leave instead."""
+        self._save = save
         try:
+            if self():
+                self._leave_if_unread()
             yield
         finally:
-            self._is_telling = False
+            self._save = None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         is_first, self.signal = self.signal is None, self.signal or number
         if is_first and self._armed:
             _tell(b"\nFinishing this step, then saving. Ctrl-C again leaves without waiting.\n")
-        if (self._is_telling or not self._armed) and not _is_read():
-            self.nobody_reads = True
-            if not self._armed:
-                os._exit(self.exit_code)  # on its way out it would wait for ever
-            raise NobodyReadsError
+        if self._save is not None or not self._armed:
+            self._leave_if_unread()
         if is_first and not self._armed:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.exit_code)
+
+    def _leave_if_unread(self) -> None:
+        """Where a pipe is full, or a terminal stands still, every way out would wait for it; so take none."""
+        if all(_takes(stream, _PATIENCE_S) for stream in (1, 2)):
+            return
+        save, self._save, code = self._save, None, 1
+        try:
+            if save is not None:
+                save()
+            code = self.exit_code
+        finally:
+            os._exit(code)
 
     def _watched(self, number: int) -> None:
         """Told of every signal at once, even while the main thread is inside of a long operation."""
@@ -91,10 +98,6 @@ class StopRequest:
                 _tell(_SHOW_CURSOR)
             os._exit(128 + signal.SIGINT)
         self._first_s = self._first_s or now_s
-
-
-class NobodyReadsError(OSError):
-    """A pipe is full, or a terminal stands still, and a stop cannot wait for that."""
 
 
 @contextmanager
@@ -117,7 +120,7 @@ def stop_on_signals() -> Generator[StopRequest]:
             for number, handler in before.items():
                 signal.signal(number, handler)
     if request.nobody_reads:
-        os._exit(request.exit_code)  # Python would wait for the reader of its last words
+        os._exit(request.exit_code)
 
 
 @contextmanager
@@ -149,16 +152,12 @@ def _numbers() -> list[int]:
     return [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
 
-def _is_read() -> bool:
-    """Whether stdout and stderr take something, now or in a moment."""
-    return all(_takes(stream, _PATIENCE_S) for stream in (1, 2))
-
-
 def _takes(stream: int, patience_s: float) -> bool:
+    """Whether writing to a stream would not wait, now or in a moment."""
     try:
         return bool(select.select([], [stream], [], patience_s)[1])
     except OSError:
-        return True  # closed, or no such thing on this system: writing will not wait
+        return True  # closed, or this system cannot say
 
 
 def _tell(text: bytes) -> None:

@@ -106,7 +106,7 @@ def train(
     ] = None,
     save_interval: Annotated[
         int | None,
-        option("--save-interval", help="Steps between checkpoints; by time, about 60 s, if not set.", panel=_SAVING),
+        option("--save-interval", help="Steps between checkpoints; by time if not set.", panel=_SAVING),
     ] = None,
     keep_every: Annotated[
         int | None,

@@ -33,8 +33,11 @@ class Device:
         """Human name: 'cpu (2 threads)', 'cuda: NVIDIA H200'."""
         if self.kind == "cuda":
             return f"cuda: {torch.cuda.get_device_name(self.torch)}"
+        if self.kind == "mps":
+            return self.kind
         threads = torch.get_num_threads()
-        return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
+        # Which kernels torch takes, and so the last bits, depend on the instructions the processor has.
+        return f"cpu ({threads} thread{'s' * (threads > 1)}, {torch.backends.cpu.get_cpu_capability()})"
 
     def autocast(self) -> AbstractContextManager[object]:
         """Run matrix products in bf16 where the precision says so; weights stay fp32."""

@@ -13,6 +13,7 @@ from mypt.core.data.report import report_dataset
 from mypt.core.data.verify import verify_dataset
 from mypt.errors import DataError
 from mypt.events import DatasetCompressed, Verified
+from mypt.records.dataset import ShardInfo, read_dataset_manifest
 from mypt.records.plan import PrepareConfig
 from mypt.records.run import DataConfig
 from support import Mypt, tale
@@ -135,3 +136,27 @@ def test_a_missing_shard_is_no_success(dataset: Path) -> None:
     (dataset / "train/shard-00000.bin").unlink()
     with pytest.raises(DataError, match=r"shard-00000\.bin: this shard is missing"):
         list(compress_dataset(dataset))
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_outside_of_the_dataset_is_neither_packed_nor_written(
+    tmp_path: Path, dataset: Path, is_link: bool
+) -> None:
+    # What a stranger's manifest may name, without a hash that would be compared.
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.bin").write_bytes(b"0123")
+    if is_link:
+        (dataset / "link").symlink_to(outside)
+    name = "link/mine.bin" if is_link else str(outside / "mine.bin")
+    manifest = read_dataset_manifest(dataset)
+    shard = ShardInfo(path=name, dtype="uint16", tokens=2)
+    manifest.model_copy(update={"train": (shard,)}).sealed().write(dataset / "dataset.json")
+    with pytest.raises(DataError, match="lies outside of its dataset"):
+        list(compress_dataset(dataset))
+    assert [path.name for path in outside.iterdir()] == ["mine.bin"]
+    (outside / "mine.bin.zst").write_bytes(zstandard.compress(b"0123"))
+    (outside / "mine.bin").unlink()
+    with pytest.raises(DataError, match="lies outside of its dataset"):
+        list(unpack_dataset(dataset))
+    assert [path.name for path in outside.iterdir()] == ["mine.bin.zst"]

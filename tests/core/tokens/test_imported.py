@@ -19,6 +19,7 @@ from mypt.core.tokens.build import bpe_table, build_tokenizer
 from mypt.core.tokens.find import find_tokenizer
 from mypt.core.tokens.imported import import_tokenizer
 from mypt.core.tokens.patterns import CL100K_PATTERN, GPT2_PATTERN, GPT2_RELEASED_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN
+from mypt.core.tokens.proofs import require_closed
 from mypt.errors import DataError, UsageError
 from mypt.records.tokenizer import BpeSpec, Gpt2Spec, table_sha256
 from support import VARIED, carried, tale
@@ -293,3 +294,8 @@ def test_a_path_with_a_typo_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_tokenizer(str(tmp_path / "mine.jsn"))
     assert str(tmp_path / "mine.json") in caught.value.hint
+
+
+def test_a_piece_beyond_any_word_is_refused_before_its_merges_are_looked_for() -> None:
+    with pytest.raises(DataError, match="has 1,000,000 bytes"):
+        require_closed([b"a" * 10**6])

@@ -59,7 +59,8 @@ def require_free(root: Path, name: str) -> None:
 
 def _acquire(root: Path, name: str) -> FileLock:
     """Take the lock, or say who has it; wait a moment while that is not known."""
-    lock = FileLock(root / f".{name}.lock", timeout=0)
+    # A run may be closed by another thread than the one that began it.
+    lock = FileLock(root / f".{name}.lock", timeout=0, thread_local=False)
     deadline_s = time.monotonic() + _PATIENCE_S
     while True:
         with suppress(Timeout):

@@ -75,6 +75,7 @@ class ModelDirectory:
                 when a state cannot be read, which is no reason to pass it over.
         """
         if quarantine:
+            self._remove_leftovers()  # of a kill after the last save: a complete run saves nothing any more
             with _told(self.path, "cannot rename its states"):
                 self._finish_swaps()
         states, vanished = self.states(), False

@@ -24,6 +24,8 @@ def verify_model(directory: ModelDirectory) -> Iterator[Event]:
     damaged: list[str] = []
     for state in states:
         for event in _verify_state(state):
+            if event.problem and not state.path.is_dir():
+                break  # retired by a running training
             files += 1
             total_bytes += event.size_bytes
             if event.problem:

@@ -39,8 +39,8 @@ def compress_dataset(directory: Path) -> Iterator[Event]:
     if manifest.split_by == "given":
         raise DataError(f"{directory}: its shards belong to another program, and stay as they are")
     raw_bytes = packed_bytes = 0
-    for shard in (*manifest.train, *manifest.val):
-        path = directory / shard.path
+    shards = [(_own_path(directory, shard), shard) for shard in (*manifest.train, *manifest.val)]
+    for path, shard in shards:
         raw_bytes += shard.byte_offset + shard.tokens * shard.item_bytes
         if path.is_file():
             with _writing(cold_path(path)) as file:
@@ -71,7 +71,7 @@ def unpack_dataset(directory: Path) -> Iterator[Noted]:
     if packed:
         yield Noted(f"{directory}: unpacking {len(packed)} shards, once")
     for path, shard in packed:
-        with _writing(path) as file:
+        with _writing(_own_path(directory, shard)) as file:
             _require_hash(_copied(_unpacked(cold_path(path)), file), cold_path(path), shard, None)
 
 
@@ -82,6 +82,18 @@ def packed_content(path: Path) -> Iterator[bytes]:
         DataError: when it is damaged.
     """
     return _unpacked(cold_path(path))
+
+
+def _own_path(directory: Path, shard: ShardInfo) -> Path:
+    """Where a shard lies, inside of its dataset: a manifest of a stranger may name any file.
+
+    Raises:
+        DataError: for a path that leads out of it.
+    """
+    path = directory / shard.path
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise DataError(f"{path}: this shard lies outside of its dataset, and stays as it is")
+    return path
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Whatever ends the run, the current step is saved first, as long as its numbers a
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.memory import copy_fits, is_shortage, memory_shortage
@@ -14,8 +15,10 @@ from mypt.core.train.saving import Cadence, Saver
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
-from mypt.errors import CheckpointError, DataError, MemoryShortageError
+from mypt.errors import CheckpointError, DivergedError, MyptError
 from mypt.events import Evaluated, Event, Finished, StepDone, Warned
+
+T = TypeVar("T")
 
 
 class Loop:
@@ -52,7 +55,9 @@ class Loop:
             for _ in self._save_last():
                 pass
             raise
-        except (DataError, MemoryShortageError):
+        except DivergedError:
+            raise  # the last state is the last good one
+        except MyptError:
             yield from self._save_last()
             raise
         finally:
@@ -71,7 +76,7 @@ class Loop:
 
     def _step(self) -> Iterator[Event]:
         session, training = self._session, self._training
-        yield from self._train_step()
+        yield from self._fitting(session.train_step)
         self._meter.step()
         step = session.progress.step
         if step % training.log_interval == 0 or step in {1, training.max_iters}:
@@ -82,17 +87,15 @@ class Loop:
         if step < training.max_iters and self._cadence.due(step, now_s, is_best=session.progress.is_best):
             yield from self._save()
 
-    def _train_step(self) -> Iterator[Warned]:
-        """Do one update; where memory runs out, with half as many sequences at once."""
+    def _fitting(self, work: Callable[[], T]) -> Generator[Warned, None, T]:
+        """Do what takes sequences; where memory runs out, with half as many at once."""
         session = self._session
         while True:
             try:
-                session.train_step()
+                return work()
             except (MemoryError, RuntimeError) as problem:
                 if not is_shortage(problem):
                     raise
-            else:
-                return
             # Only here are the step's tensors gone, which the error held.
             if session.sequences_at_once == 1:
                 raise memory_shortage(session.config, session.device)
@@ -109,7 +112,7 @@ class Loop:
             return
         yield from self._read()
         started_s = time.monotonic()
-        result = session.evaluate(self._stop)
+        result = yield from self._fitting(lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
         self._meter.resume()
         if result is None:

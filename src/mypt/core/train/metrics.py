@@ -53,9 +53,12 @@ class MetricsLog:
 
     def _end_of_whole_lines(self) -> int:
         size_bytes = os.fstat(self._handle).st_size
-        start = max(0, size_bytes - _TAIL_BYTES)
-        os.lseek(self._handle, start, os.SEEK_SET)
-        tail = os.read(self._handle, _TAIL_BYTES)
-        if not tail or tail.endswith(b"\n"):
-            return size_bytes
-        return start + tail.rfind(b"\n") + 1
+        end = size_bytes
+        while end > 0:
+            start = max(0, end - _TAIL_BYTES)
+            os.lseek(self._handle, start, os.SEEK_SET)
+            newline = os.read(self._handle, end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+        return 0

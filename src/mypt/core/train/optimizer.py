@@ -16,6 +16,20 @@ class AdamW(torch.optim.AdamW):
     found_inf: Tensor | None = None
 
 
+def make_moments(optimizer: AdamW) -> None:
+    """Make the memory that AdamW would make in its first step.
+
+    There a shortage would come between the updates of two groups, and the step could not be done again.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            memory = optimizer.state[parameter]
+            if not memory:
+                memory["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                memory["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                memory["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
     """One group of matrices with weight decay, one of vectors (norms, biases) without."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -24,7 +24,8 @@ class Progress:
     best_step: int | None = None
     evaluations_since_best: int = 0
     skipped_steps: list[int] = field(default_factory=list)
-    _losses: list[float] = field(default_factory=list)
+    _loss_sum: float = 0.0
+    _losses: int = 0
     """Training losses since the last evaluation."""
     _train_loss_at_best: float | None = None
 
@@ -61,7 +62,8 @@ class Progress:
         """Take note of a step's loss, or that it was left out."""
         if is_applied:
             self.loss = loss
-            self._losses.append(loss)
+            self._loss_sum += loss
+            self._losses += 1
         else:
             self.skipped_steps.append(step)
 
@@ -76,8 +78,8 @@ class Progress:
 
     def has_parted(self) -> bool:
         """Ask once per evaluation: is the validation loss past its best while the training loss still falls?"""
-        mean = sum(self._losses) / len(self._losses) if self._losses else None
-        self._losses.clear()
+        mean = self._loss_sum / self._losses if self._losses else None
+        self._loss_sum, self._losses = 0.0, 0
         if self.is_best or self._train_loss_at_best is None or mean is None:
             self._train_loss_at_best = mean
             return False

@@ -44,7 +44,7 @@ _SKIPPED_FOLDERS = {
 
 def quickstart(
     directory: ModelDirectory, *, minutes: float, flavour: Flavour, seed: int, device: str, stop: Callable[[], bool]
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Train a small character model for about `minutes` and let it write.
 
     Args:

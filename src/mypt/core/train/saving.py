@@ -8,6 +8,7 @@ One state is written at a time. A write that fails is told at the next step, nev
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -110,9 +111,11 @@ class Saver:
         Raises:
             CheckpointError: when it failed and a failure is to stop the run.
         """
-        write, self._writing = self._writing, None
+        write = self._writing
         if write is None:
             return
+        write.join()  # only then forgotten: who interrupts the waiting must not leave it alone with the disk
+        self._writing = None
         try:
             yield self._told(write.result(), write.stall_s)
         except CheckpointError as problem:
@@ -141,7 +144,8 @@ class Saver:
 
     def _publish(self, contents: Contents) -> Saved:
         started_s = time.monotonic()
-        self._log.sync()
+        with suppress(OSError):  # the log is for people; what keeps it from being written is told when it grows
+            self._log.sync()
         state, size_bytes = self._directory.publish(contents)
         self._directory.retire(self._training.keep_every)
         return Saved(state.step, str(state.path), size_bytes, time.monotonic() - started_s, 0.0)

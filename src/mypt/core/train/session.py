@@ -22,7 +22,7 @@ from mypt.core.evaluate.loss import Score, Tensors, score
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
-from mypt.core.train.optimizer import build_optimizer
+from mypt.core.train.optimizer import build_optimizer, make_moments
 from mypt.core.train.progress import Progress
 from mypt.core.train.schedule import learning_rate
 from mypt.errors import DivergedError
@@ -109,6 +109,7 @@ class Session:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self._feed.take(progress.samples_seen, training.batch_size)
+        make_moments(self.optimizer)
         try:
             loss = self._backward(batch)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)

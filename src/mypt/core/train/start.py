@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names
+from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names, read_newest
 from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
@@ -31,6 +31,8 @@ class Origin:
     """The run's own newest state: resume."""
     other: Snapshot | None = None
     """Another model: start at step 0 with its weights."""
+    base: ModelDirectory | None = None
+    """Where that other model lives; its training may go on and retire the state meanwhile."""
 
     @property
     def tokenizer_source(self) -> Snapshot | None:
@@ -63,7 +65,7 @@ def find_origin(
         return Origin()
     if not init_from.states() and not init_from.has_legacy_files():
         raise no_such_model(init_from)
-    return Origin(other=open_snapshot(init_from, warn))
+    return Origin(other=open_snapshot(init_from, warn), base=init_from)
 
 
 def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> Session:
@@ -74,8 +76,8 @@ def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> 
     """
     if origin.own is not None:
         return _resume(config, corpus, origin.own, device)
-    if origin.other is not None:
-        model = _adopt(config.model, origin.other, device)
+    if origin.other is not None and origin.base is not None:
+        model = read_newest(origin.base, lambda base: _adopt(config.model, base, device), lambda _: None)
         return Session(config, corpus, model, device, Progress(), origin.other.training.model_name)
     torch.manual_seed(mix(config.training.seed))
     return Session(config, corpus, GPT(config.model).to(device.torch), device, Progress())

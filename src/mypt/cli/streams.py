@@ -98,6 +98,8 @@ def _wrapped(stream: IO[str] | None, number: int, kind: type[_Safe]) -> IO[str]:
 
 
 def _told(problem: OSError) -> OSError | MyptError:
+    """Our words for a failure. What is still buffered goes nowhere: Python would try it again at its end."""
+    silence_stdout()
     if isinstance(problem, BrokenPipeError):
         return problem
     return MyptError(f"standard output: cannot write ({problem.strerror or problem})")

@@ -42,7 +42,7 @@ def _no_flush(_handle: int) -> None:
 
 def careless_disk(patch: pytest.MonkeyPatch) -> None:
     """Do not wait for the disk: for tests of what is written, not of what survives a power cut."""
-    patch.setattr("mypt.durable._flush", _no_flush)
+    patch.setattr("mypt.durable.flush", _no_flush)
 
 
 def prepared(config: DataConfig, out_dir: Path, tokens_per_shard: int = 10**6, workers: int = 1) -> DatasetManifest:

@@ -1,7 +1,8 @@
 """The Python face of the commands: `mypt.train` and `mypt.load`."""
 
+import atexit
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,14 @@ def train(
         layers.append(dotted_layer("input_files", {"data.input_files": files}))
     layers.append(dotted_layer("settings", settings or {}))
     config, sources = resolve(layers, where="train")
-    return run(
-        config,
-        directory,
-        keep_vocab_size=sources["model.vocab_size"] == "settings",
-        fresh=fresh,
-        init_from=base,
-    )
+    keeps = sources["model.vocab_size"] == "settings"
+    return _closed_at_exit(run(config, directory, keep_vocab_size=keeps, fresh=fresh, init_from=base))
+
+
+def _closed_at_exit(events: Generator[Event]) -> Generator[Event]:
+    """Save also where a program ends in the middle of a run: later Python has nothing left to save with."""
+    atexit.register(events.close)
+    try:
+        yield from events
+    finally:
+        atexit.unregister(events.close)

@@ -4,6 +4,7 @@ A name either holds the old content or the whole new content, also after a power
 changes the disk goes through `os`, one call each, so that a test can stop after any of them.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -11,6 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ def write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
                 digest.update(piece)
                 _write_all(handle, piece)
                 rest = rest[_PIECE_BYTES:]
-        _flush(handle)
+        flush(handle)
     finally:
         os.close(handle)
     return Written(size_bytes, digest.hexdigest())
@@ -73,7 +75,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def sync_file(path: Path) -> None:
     """Force the content of a written file to the disk."""
     with path.open("rb+") as file:
-        _flush(file.fileno())
+        flush(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
@@ -82,7 +84,10 @@ def sync_directory(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        _flush(handle)
+        flush(handle)
+    except OSError as problem:
+        if problem.errno not in {errno.EINVAL, errno.ENOTSUP}:  # file systems that know no such thing
+            raise
     finally:
         os.close(handle)
 
@@ -161,11 +166,12 @@ def _write_all(handle: int, piece: memoryview) -> None:
         piece = piece[os.write(handle, piece) :]
 
 
-def _flush(handle: int) -> None:
+def flush(handle: int) -> None:
     """Force a file to the disk itself; macOS has a command of its own for that."""
     if sys.platform == "darwin":
         import fcntl
 
-        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(handle)
+        with suppress(OSError):  # volumes that do not have it
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)

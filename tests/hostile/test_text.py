@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from commands import run_commands
 from mypt.core.data.memory import read_into_memory
 from mypt.core.data.opened import open_dataset
-from mypt.core.data.room import free_memory_bytes
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import DataError, MemoryShortageError
 from mypt.events import TextRead
@@ -273,22 +272,6 @@ def test_a_text_that_does_not_fit_into_memory_is_refused_in_time(
     with pytest.raises(MemoryShortageError, match=r"3,000 tokens are read, 256 MiB free") as caught:
         list(read_into_memory(config, None))
     assert "prepare-dataset" in caught.value.hint
-
-
-def test_free_memory_is_that_of_the_machine_and_of_the_container(tmp_path: Path) -> None:
-    assert free_memory_bytes(tmp_path) is None
-    for name, content in (
-        ("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:   4000 kB\n"),
-        ("sys/fs/cgroup/memory.max", "max\n"),
-        ("sys/fs/cgroup/memory.current", "3000000\n"),
-        ("sys/fs/cgroup/memory.stat", "anon 5\ninactive_file 500000\n"),
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    assert free_memory_bytes(tmp_path) == 4000 * 1024
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text("4000000\n")
-    assert free_memory_bytes(tmp_path) == 1_500_000
 
 
 # Text that changes while it is read.

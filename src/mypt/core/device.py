@@ -33,11 +33,8 @@ class Device:
         """Human name: 'cpu (2 threads)', 'cuda: NVIDIA H200'."""
         if self.kind == "cuda":
             return f"cuda: {torch.cuda.get_device_name(self.torch)}"
-        if self.kind == "mps":
-            return self.kind
         threads = torch.get_num_threads()
-        # Which kernels torch takes, and so the last bits, depend on the instructions the processor has.
-        return f"cpu ({threads} thread{'s' * (threads > 1)}, {torch.backends.cpu.get_cpu_capability()})"
+        return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
 
     def autocast(self) -> AbstractContextManager[object]:
         """Run matrix products in bf16 where the precision says so; weights stay fp32."""
@@ -70,11 +67,15 @@ def choose_device(name: str = "auto", precision: str = "auto") -> Device:
     return Device(kind, index, "bf16" if precision == "bf16" else "fp32")
 
 
+_RUNS: list[bool] = []
+"""What torch's setting was before each run of this process that goes on now."""
+
+
 @contextmanager
 def deterministic() -> Generator[None]:
     """Only kernels that give the same bits every time. Enter it before the first CUDA work."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
+    _RUNS.append(torch.are_deterministic_algorithms_enabled())
     # Not as warnings only: attention's backward pass takes its exact path only when it must.
     torch.use_deterministic_algorithms(mode=True)
     # It would also fill every fresh tensor with NaN, to expose reads of unset memory: pure cost.
@@ -83,7 +84,8 @@ def deterministic() -> Generator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(mode=before)
+        # Runs may overlap: the last one to end gives back what was before the first.
+        torch.use_deterministic_algorithms(mode=_RUNS.pop())
 
 
 def _parse(name: str) -> tuple[Kind, int | None]:

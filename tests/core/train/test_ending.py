@@ -91,7 +91,7 @@ def test_the_best_is_the_first_of_the_lowest_also_when_the_run_was_interrupted(l
             fresh = Progress(best_val_loss=progress.best_val_loss, best_step=progress.best_step)
             fresh.evaluations_since_best = progress.evaluations_since_best
             progress = fresh
-        progress.step = step
+        progress.applied_step = step
         progress.evaluated(Score(loss, 1.0))
     best = min(losses)
     assert progress.best_val_loss == best

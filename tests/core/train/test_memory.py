@@ -11,10 +11,11 @@ from torch import Tensor
 from mypt.core.checkpoint.state import MODEL_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
-from mypt.core.device import Device, choose_device
+from mypt.core.device import choose_device
+from mypt.core.limits import memory_limit_bytes
 from mypt.core.model.gpt import GPT
 from mypt.core.train import memory
-from mypt.core.train.memory import fitting_sequences, memory_limit_bytes, memory_shortage, predicted_bytes
+from mypt.core.train.memory import fitting_sequences, memory_shortage, predicted_bytes
 from mypt.core.train.optimizer import build_optimizer, make_moments
 from mypt.core.train.run import train
 from mypt.errors import MemoryShortageError
@@ -39,10 +40,7 @@ def weights(directory: ModelDirectory) -> dict[str, Tensor]:
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, limit_bytes: int) -> None:
-    def limited(_: Device) -> int:
-        return limit_bytes
-
-    monkeypatch.setattr(memory, "memory_limit_bytes", limited)
+    monkeypatch.setattr(memory, "memory_limit_bytes", lambda: limit_bytes)
 
 
 def only_for(monkeypatch: pytest.MonkeyPatch, most: int, from_call: int = 1) -> None:
@@ -90,7 +88,7 @@ def test_where_memory_runs_out_half_as_many_sequences_are_taken_and_nothing_is_l
     only_for(monkeypatch, 2)
     events = run(tiny_run, switched, batch_size=8, max_iters=6, eval_interval=100)
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert [re.search(r"(\d+) sequences at once, 8 per step as before", message) is not None for message in told]
+    assert all(re.search(r"\d+ sequences at once, 8 per step as before", message) for message in told)
     assert len(told) == 2, "8 -> 4 -> 2"
     assert [event.step for event in events if isinstance(event, StepDone)] == [3, 4, 5, 6]
     state = switched.states()[0].training()
@@ -177,7 +175,7 @@ def test_the_estimate_decides_before_the_machine_would_kill_the_process(
 def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
     tiny_run: RunConfig, directory: ModelDirectory
 ) -> None:
-    limit = memory_limit_bytes(CPU)
+    limit = memory_limit_bytes()
     assert limit is not None
     width = 2 * int((limit / 16 / 12) ** 0.5)
     huge = tiny_run.model_copy(update={"model": ModelConfig(n_layer=2, n_head=2, n_embd=width, block_size=32)})

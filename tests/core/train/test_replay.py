@@ -77,6 +77,14 @@ def test_what_the_bits_depend_on_is_told_when_it_changed(tiny_run: RunConfig, di
     assert any(isinstance(event, StepDone) for event in gone_on)
 
 
+def test_what_cannot_be_done_again_as_it_was_is_refused(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    """Where memory ran out between two states, some of the steps took fewer sequences at once."""
+    trained(tiny_run, directory, max_iters=2, eval_interval=100)
+    trained(tiny_run, directory, max_iters=4, eval_interval=100, micro_batch_size=2)
+    with pytest.raises(CheckpointError, match="cannot be done again"):
+        list(replay(directory))
+
+
 def test_one_state_alone_proves_nothing(tiny_run: RunConfig, directory: ModelDirectory) -> None:
     trained(tiny_run, directory, max_iters=2, eval_interval=100)
     with pytest.raises(CheckpointError, match="no two states"):

@@ -317,6 +317,21 @@ def test_torchs_settings_are_the_callers_again_after_a_run(tiny_run: RunConfig, 
     assert torch.are_deterministic_algorithms_enabled() == before
 
 
+def test_runs_of_one_process_may_overlap(tiny_run: RunConfig, tmp_path: Path) -> None:
+    alone = ModelDirectory(tmp_path / "alone", "model")
+    events_of(with_training(tiny_run, max_iters=6), alone)
+    long, short = (
+        train(with_training(tiny_run, max_iters=steps), ModelDirectory(tmp_path / name, "model"))
+        for name, steps in (("long", 6), ("short", 2))
+    )
+    next(event for event in long if isinstance(event, StepDone))
+    list(short)
+    assert torch.are_deterministic_algorithms_enabled()
+    list(long)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert digests(tmp_path / "long") == digests(tmp_path / "alone")
+
+
 def test_another_batch_size_goes_on_at_the_same_place_in_the_data(
     tiny_run: RunConfig, directory: ModelDirectory
 ) -> None:

@@ -16,8 +16,8 @@ from mypt.core.checkpoint.retention import best_of
 from mypt.core.checkpoint.snapshot import Contents
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE, State
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.cadence import Cadence
 from mypt.core.train.run import train
-from mypt.core.train.saving import Cadence
 from mypt.errors import CheckpointError
 from mypt.events import Evaluated, Event, Finished, Saved, StepDone, Warned
 from mypt.records.run import RunConfig, TrainingConfig
@@ -64,13 +64,14 @@ def test_what_a_slow_disk_writes_is_the_state_of_the_step_it_was_begun_at(
             time.sleep(0.01)  # the training has to go on meanwhile
         return write()
 
-    with publishing(monkeypatch, slowly):
-        for event in train(config, slow):
+    with publishing(monkeypatch, slowly), closing(train(config, slow)) as events:
+        for event in events:
             if isinstance(event, StepDone) and event.step > 10:
                 trained_on.append(event.step)
-            if isinstance(event, Saved) and event.step == 10:
-                assert len(trained_on) >= 5, "told when it was done, and not before"
-                assert tensors(slow.states()[0]) == tensors(quick.states()[0])
+            if isinstance(event, Saved):
+                break
+        assert len(trained_on) >= 5, "told when it was done, and not before"
+        assert tensors(slow.states()[0]) == tensors(quick.states()[0])
 
 
 def test_states_are_written_one_at_a_time(
@@ -155,7 +156,7 @@ def test_an_error_in_the_run_lets_the_write_under_way_end(
         events = train(config, directory)
         next(event for event in events if isinstance(event, StepDone) and event.step == 3)
         next(events)  # step 4, while 3 is being written
-        assert begun.is_set()
+        assert begun.wait(10)
         with pytest.raises(KeyError):
             events.throw(KeyError("a bug"))
     assert [state.step for state in directory.states()] == [3]
@@ -233,7 +234,6 @@ def test_milestones_are_saved_and_kept(tiny_run: RunConfig, directory: ModelDire
 def test_states_are_saved_by_the_clock(tiny_run: RunConfig, directory: ModelDirectory) -> None:
     events = run(tiny_run, directory, max_iters=200, eval_interval=1000, save_interval_s=0.05)
     assert len(saved_steps(events)) >= 3
-    assert run(tiny_run, ModelDirectory(directory.path.parent, "calm"), max_iters=60, eval_interval=1000)[-2:-1]
 
 
 @given(st.floats(0.01, 100), st.floats(0, 10), st.lists(st.floats(0.001, 5), min_size=1, max_size=200))

@@ -16,7 +16,7 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.core.train.run import train
 from mypt.errors import DivergedError
-from mypt.events import Event, Saved, Skipped, StepDone
+from mypt.events import Evaluated, Event, Saved, Skipped, StepDone
 from mypt.records.run import RunConfig
 
 Poison = Callable[[Tensor], Tensor]
@@ -80,7 +80,7 @@ def test_a_step_without_numbers_changes_neither_weights_nor_moments(
     stopped_after(29, tiny_run, closed, max_iters=30, eval_interval=100)
     assert tensors(poisoned_) == tensors(closed) != tensors(whole)
     state = poisoned_.states()[0].training()
-    assert (state.step, state.samples_seen, state.skipped_steps) == (30, 120, (30,))
+    assert (state.step, state.samples_seen, state.skipped_steps) == (29, 116, ()), "the newest step that was applied"
 
 
 def test_leaving_a_step_out_is_going_back_and_leaving_its_batch_out(
@@ -120,9 +120,32 @@ def test_what_was_left_out_is_told_with_its_texts(
 def test_no_state_is_saved_at_a_step_that_was_left_out(
     tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is due there is the state before it, once."""
+    with poisoned(monkeypatch, 4, 5):
+        events = run(tiny_run, directory, max_iters=7, eval_interval=100, save_interval=2)
+    assert [event.step for event in events if isinstance(event, Saved)] == [2, 3, 6, 7]
+
+
+def test_stops_between_steps_left_out_keep_the_last_good_state(
+    tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with poisoned(monkeypatch, *range(6, 100)):
+        for _ in range(3):
+            with closing(begun(tiny_run, directory, max_iters=20, eval_interval=100, save_interval=5)) as events:
+                next(event for event in events if isinstance(event, Skipped) and event.step == 7)
+            assert [state.step for state in directory.states()] == [5]
+    again = run(tiny_run, directory, max_iters=20, eval_interval=100)
+    assert [event.step for event in again if isinstance(event, StepDone)] == list(range(6, 21))
+
+
+def test_an_evaluation_at_a_step_left_out_is_of_the_weights_before_it(
+    tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with poisoned(monkeypatch, 4):
-        events = run(tiny_run, directory, max_iters=6, eval_interval=100, save_interval=2)
-    assert [event.step for event in events if isinstance(event, Saved)] == [2, 6]
+        events = run(tiny_run, directory, max_iters=6, eval_interval=4, save_interval=100)
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [4, 6]
+    assert [event.step for event in events if isinstance(event, Saved)] == [3, 6]
+    assert directory.states()[-1].training().best_step == 3
 
 
 def test_more_than_allowed_ends_the_run_with_exit_6_and_its_samples(

@@ -35,10 +35,13 @@ def hold(root: Path, name: str) -> Generator[None]:
     try:
         make_directory(root)
         lock = _acquire(root, name)
-        _write_owner(owner)
     except OSError as problem:
-        raise CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})") from None
+        raise _cannot_keep(root, problem) from None
     try:
+        try:
+            _write_owner(owner)
+        except OSError as problem:
+            raise _cannot_keep(root, problem) from None
         yield
     finally:
         with suppress(OSError):
@@ -55,6 +58,10 @@ def require_free(root: Path, name: str) -> None:
     with suppress(OSError):  # what else is wrong here, `hold` will tell
         if (root / f".{name}.lock").exists():
             _acquire(root, name).release()
+
+
+def _cannot_keep(root: Path, problem: OSError) -> CheckpointError:
+    return CheckpointError(f"{root}: cannot keep models here ({problem.strerror or problem})")
 
 
 def _acquire(root: Path, name: str) -> FileLock:

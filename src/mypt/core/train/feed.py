@@ -34,7 +34,8 @@ class Feed:
         if self._ahead is None or self._ahead[:2] != (position, count):
             self._begin(position, count)
         assert self._ahead is not None, "just begun"
-        ready = self._ahead[2].result()
+        made, self._ahead = self._ahead[2], None  # what failed is made anew when it is asked for again
+        ready = made.result()
         self._begin(position + count, count)
         return to_device(ready, self._device)
 

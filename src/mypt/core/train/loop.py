@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.cadence import Cadence
 from mypt.core.train.memory import copy_fits, is_shortage, memory_shortage
 from mypt.core.train.meter import Meter
 from mypt.core.train.metrics import MetricsLog
-from mypt.core.train.saving import Cadence, Saver
+from mypt.core.train.saving import Saver
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
@@ -34,8 +35,11 @@ class Loop:
         self._cadence = Cadence(self._training, time.monotonic())
         beside = copy_fits(session.config, session.device, session.sequences_at_once)
         self._saver = Saver(directory, self._training, session.device, log, beside=beside)
-        self._saver.saved_step = session.progress.step or None
-        self._warned_of_parting = self._warned_of_log = False
+        self._saver.newest_step = session.progress.step or None
+        self._best_at: int | None = None
+        """The step in this process whose evaluation was the best so far."""
+        self._warned_of_parting = False
+        self._warned_of_log = False
 
     def run(self) -> Generator[Event, None, None]:
         """Train to the end.
@@ -58,7 +62,7 @@ class Loop:
         except DivergedError:
             raise  # the last state is the last good one
         except MyptError:
-            yield from self._save_last()
+            yield from list(self._save_last())  # saved before it is told: whoever is told may close the run
             raise
         finally:
             self._saver.close()
@@ -84,7 +88,7 @@ class Loop:
         yield from self._evaluate_if_due()
         yield from self._saver.poll()
         now_s = time.monotonic()
-        if step < training.max_iters and self._cadence.due(step, now_s, is_best=session.progress.is_best):
+        if step < training.max_iters and self._cadence.due(step, now_s, is_best=self._best_at == step):
             yield from self._save()
 
     def _fitting(self, work: Callable[[], T]) -> Generator[Warned, None, T]:
@@ -108,15 +112,19 @@ class Loop:
     def _evaluate_if_due(self) -> Iterator[Event]:
         session, progress = self._session, self._session.progress
         is_due = progress.step % self._training.eval_interval == 0 or progress.step == self._training.max_iters
-        if not (session.val_windows and progress.step and is_due) or progress.val_step == progress.step:
+        if not (session.val_windows and progress.step and is_due):
             return
         yield from self._read()
+        if progress.val_step == progress.applied_step:
+            return  # these weights were evaluated
         started_s = time.monotonic()
         result = yield from self._fitting(lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
         self._meter.resume()
         if result is None:
             return  # stopped on the way; who goes on begins with it
+        if progress.is_best:
+            self._best_at = progress.step
         yield from self._logged(
             Evaluated(progress.step, result.loss, result.bits_per_byte, session.val_windows, elapsed_s)
         )
@@ -159,8 +167,8 @@ class Loop:
     def _save(self) -> Iterator[Event]:
         """Begin to write the current state, beside the steps that follow."""
         yield from self._read()
-        if self._session.progress.is_skipped:
-            return  # the state before is the last good one
+        if self._session.progress.applied_step == self._saver.newest_step:
+            return  # nothing was applied since
         note = self._session.corpus.change_note()
         if note:
             yield Warned(note)
@@ -170,8 +178,8 @@ class Loop:
         self._meter.resume()
 
     def _save_last(self) -> Iterator[Event]:
-        if self._session.progress.step:
-            yield from self._read()  # what is no number any more must not be saved
+        yield from self._read()  # what is no number any more must not be saved
+        if self._session.progress.applied_step:
             yield from self._saver.save_now(self._session.contents(self._directory.name))
 
     def _logged(self, *events: Event) -> Iterator[Event]:

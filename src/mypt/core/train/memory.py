@@ -1,13 +1,12 @@
 """What a step needs and what the machine has; what to do when the one is more than the other."""
 
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from mypt.core.device import Device
+from mypt.core.limits import memory_limit_bytes
 from mypt.errors import MemoryShortageError
 from mypt.records.budget import training_memory
 from mypt.records.presets import load_preset, preset_names
@@ -27,12 +26,9 @@ def is_shortage(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _WORDS)
 
 
-def memory_limit_bytes(device: Device) -> int | None:
+def device_limit_bytes(device: Device) -> int | None:
     """Bytes this process may use at most on the device; None where nobody can say."""
-    if device.kind == "cuda":
-        return torch.cuda.mem_get_info(device.torch)[1]
-    limits = [_physical_bytes(), *_container_bytes(), _address_space_bytes()]
-    return min((limit for limit in limits if limit), default=None)
+    return torch.cuda.mem_get_info(device.torch)[1] if device.kind == "cuda" else memory_limit_bytes()
 
 
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
@@ -48,7 +44,7 @@ def fitting_sequences(config: RunConfig, device: Device) -> int:
     Raises:
         MemoryShortageError: when weights, gradients and optimizer alone are more than the machine has.
     """
-    limit, sequences = memory_limit_bytes(device), config.training.sequences_at_once
+    limit, sequences = device_limit_bytes(device), config.training.sequences_at_once
     if limit is None:
         return sequences
     parts = training_memory(config.model, 1, device.precision)
@@ -62,8 +58,7 @@ def fitting_sequences(config: RunConfig, device: Device) -> int:
 def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
     """Whether there is room for one more copy of weights and moments in the machine's own memory."""
     snapshot = training_memory(config.model, 1).snapshot
-    host = Device("cpu", None, "fp32")
-    limit = memory_limit_bytes(host)
+    limit = memory_limit_bytes()
     used = predicted_bytes(config, device, sequences) if device.kind == "cpu" else 0
     return limit is None or used + snapshot <= limit
 
@@ -71,7 +66,7 @@ def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
 def memory_shortage(config: RunConfig, device: Device) -> MemoryShortageError:
     """The error for a model that does not fit, with what it needs, what there is and what would fit."""
     needed = predicted_bytes(config, device, 1)
-    limit = memory_limit_bytes(device)
+    limit = device_limit_bytes(device)
     there = f", {human_bytes(limit)} there are" if limit else ""
     return MemoryShortageError(
         f"out of memory: {human_count(config.model.parameters)} parameters need about {human_bytes(needed)} "
@@ -110,35 +105,3 @@ def _what_fits(config: RunConfig, device: Device, limit: int) -> str:
         if preset.model.parameters < config.model.parameters and fits(preset):
             return f"A new model with --config-file {name} fits (with --micro-batch-size 1)."
     return "No shipped preset fits either: use a machine with more memory."
-
-
-def _physical_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None  # Windows
-
-
-def _container_bytes() -> list[int]:
-    """Limits of the control group this process is in (version 2, then 1)."""
-    found = []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            found.append(int(Path(path).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue  # not there, or "max"
-    return found
-
-
-def _address_space_bytes() -> int | None:
-    """What `ulimit -v` leaves: libraries take addresses without taking memory."""
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit == resource.RLIM_INFINITY:
-            return None
-        size, resident = (int(pages) for pages in Path("/proc/self/statm").read_text(encoding="ascii").split()[:2])
-        return limit - (size - resident) * os.sysconf("SC_PAGE_SIZE")
-    except (ImportError, OSError, ValueError):
-        return None

@@ -6,6 +6,7 @@ Steps that are done again after a crash are logged again, with the same numbers.
 import os
 from pathlib import Path
 
+from mypt.durable import flush
 from mypt.events import Event
 
 _TAIL_BYTES = 2**16
@@ -45,7 +46,7 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Force what was logged to the disk."""
-        os.fsync(self._handle)
+        flush(self._handle)
 
     def close(self) -> None:
         """Close the file."""

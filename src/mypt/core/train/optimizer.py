@@ -23,11 +23,12 @@ def make_moments(optimizer: AdamW) -> None:
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            memory = optimizer.state[parameter]
-            if not memory:
-                memory["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                memory["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                memory["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            if parameter not in optimizer.state:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:

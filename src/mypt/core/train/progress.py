@@ -15,11 +15,14 @@ class Progress:
 
     step: int = 0
     samples_seen: int = 0
+    applied_step: int = 0
+    """The newest step that was not left out, as far as steps were read: the weights are those after it."""
+    applied_samples: int = 0
     loss: float | None = None
-    """Of the newest step that was applied."""
+    """Of that step."""
     val: Score | None = None
     val_step: int | None = None
-    """The step `val` belongs to."""
+    """The step whose weights `val` belongs to; so it is with the best."""
     best_val_loss: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0
@@ -39,6 +42,8 @@ class Progress:
         return cls(
             step=saved.step,
             samples_seen=saved.samples_seen,
+            applied_step=saved.step,
+            applied_samples=saved.samples_seen,
             loss=saved.loss,
             val=None if saved.val_loss is None else Score(saved.val_loss, saved.bits_per_byte or 0.0),
             val_step=saved.val_step,
@@ -50,28 +55,23 @@ class Progress:
 
     @property
     def is_best(self) -> bool:
-        """Whether this very step was evaluated and is the best so far."""
-        return self.best_step == self.step
+        """Whether the weights as they are were evaluated and are the best so far."""
+        return self.best_step == self.val_step == self.applied_step
 
-    @property
-    def is_skipped(self) -> bool:
-        """Whether the newest step that was read was left out."""
-        return self.step in self.skipped_steps[-1:]
-
-    def stepped(self, step: int, loss: float, *, is_applied: bool) -> None:
-        """Take note of a step's loss, or that it was left out."""
+    def stepped(self, step: int, samples_seen: int, loss: float, *, is_applied: bool) -> None:
+        """Take note of a step's loss, or that it was left out; `samples_seen` with it."""
         if is_applied:
-            self.loss = loss
+            self.applied_step, self.applied_samples, self.loss = step, samples_seen, loss
             self._loss_sum += loss
             self._losses += 1
         else:
             self.skipped_steps.append(step)
 
     def evaluated(self, score: Score) -> None:
-        """Take note of an evaluation of the current step."""
-        self.val, self.val_step = score, self.step
+        """Take note of an evaluation of the weights as they are."""
+        self.val, self.val_step = score, self.applied_step
         if self.best_val_loss is None or score.loss < self.best_val_loss:
-            self.best_val_loss, self.best_step = score.loss, self.step
+            self.best_val_loss, self.best_step = score.loss, self.applied_step
             self.evaluations_since_best = 0
         else:
             self.evaluations_since_best += 1

@@ -16,9 +16,8 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.device import choose_device, deterministic
 from mypt.core.train.memory import clear_shortage
-from mypt.core.train.run import other_surroundings, read_text
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin
+from mypt.core.train.start import Origin, begin, other_surroundings, read_text
 from mypt.errors import CheckpointError
 from mypt.events import Event, Replayed, Replaying
 from mypt.records.run import RunConfig
@@ -65,12 +64,19 @@ def replay(directory: ModelDirectory) -> Generator[Event]:
 
 def _two_newest(directory: ModelDirectory) -> tuple[Snapshot, Snapshot]:
     found = [Snapshot.of(state) for state in directory.states()[:2]]
-    if len(found) < 2 or not (found[1].state.path / OPTIMIZER_FILE).is_file():  # noqa: PLR2004 - two
+    if len(found) != 2 or not (found[1].state.path / OPTIMIZER_FILE).is_file():  # noqa: PLR2004 - two
         raise CheckpointError(
             f"{directory.path}: there are no two states of one training to compare",
             hint="Train on until the next save: --save-interval N saves every N steps.",
         )
-    return found[1], found[0]
+    after, before = found
+    at_once = [snapshot.training.training.micro_batch_size for snapshot in found]
+    if at_once[0] != at_once[1] or "torch" not in after.training.versions:
+        raise CheckpointError(
+            f"{after.state.path}: cannot be done again as it was: it was converted, or memory ran out on the way",
+            hint="Train on until two more states are saved.",
+        )
+    return before, after
 
 
 def _steps(session: Session, first: int, last: int) -> Iterator[Event]:

@@ -9,20 +9,18 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.data.corpus import Corpus, read_corpus
+from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device, choose_device, deterministic
-from mypt.core.tokens.find import NAMES, find_tokenizer
 from mypt.core.train.loop import Loop
 from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin, find_origin
+from mypt.core.train.start import Origin, begin, find_origin, other_surroundings, read_text
 from mypt.durable import make_directory
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Event, RunPlanned, Warned
 from mypt.records.budget import training_memory
 from mypt.records.run import RunConfig
-from mypt.records.tokenizer import TokenizerSpec
 
 VOCABULARY_MULTIPLE = 64
 """Byte-pair vocabularies are padded to a multiple of this, for faster matrix products: GPT-2's to 50,304."""
@@ -71,36 +69,6 @@ def train(
             yield from Loop(session, directory, log, stop).run()
 
 
-def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
-    """Read the text with the tokenizer of the model that is gone on with, if there is one.
-
-    Raises:
-        UsageError: when another tokenization than the model's is asked for.
-        DataError: when the text is unfit or too short.
-    """
-    source = origin.tokenizer_source
-    if source is not None and not config.data.dataset_dir:
-        _require_same_tokenizer(config.data.tokenization, source.tokenizer)
-    corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
-    corpus.require_blocks(config.model.block_size)
-    if config.training.document_mask:
-        corpus.require_documents()
-    if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
-        yield Warned("the training text is not the one this model was trained on so far")
-    return corpus
-
-
-def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
-    """Refuse a tokenization other than the model's; a model's own word for it is the kind alone."""
-    if wanted == own.kind:
-        return
-    if wanted in NAMES or find_tokenizer(wanted) != own:
-        raise UsageError(
-            f"--tokenization {wanted}: the model's tokenizer is another one ({own.kind}, {own.vocab_size:,} ids)",
-            hint="Leave --tokenization out, or train a new model.",
-        )
-
-
 def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_size: bool) -> RunConfig:
     """Write down what the tokenizer decides: its kind, and the vocabulary unless an explicit one pads it.
 
@@ -138,14 +106,6 @@ def _fitting(config: RunConfig, device: Device) -> Generator[Event, None, RunCon
     )
     training = config.training.model_copy(update={"micro_batch_size": sequences})
     return config.model_copy(update={"training": training})
-
-
-def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
-    """Tell what is not as it was, of all that the bits depend on."""
-    kept = [name for name in ("torch", "device", "precision") if saved.get(name, now[name]) != now[name]]
-    if kept:
-        told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in kept)
-        yield Warned(f"the run goes on, but not with the bits of an unbroken one: {told}")
 
 
 def _open_log(directory: ModelDirectory) -> MetricsLog:

@@ -1,4 +1,4 @@
-"""Saving beside the training: when, and how it hardly stands still.
+"""Saving beside the training, so that it hardly stands still.
 
     live tensors -> a copy in memory (training waits) -> a thread writes it (training goes on)
 
@@ -23,37 +23,6 @@ from mypt.errors import CheckpointError
 from mypt.events import Event, Saved, Warned
 from mypt.records.run import TrainingConfig
 
-_STALLS_APART = 100
-"""Saves by time are so many times apart as the last one made training wait: under 1 % of the run."""
-
-
-class Cadence:
-    """When the next state is due: a pure function of steps, seconds and what the last save cost."""
-
-    def __init__(self, training: TrainingConfig, now_s: float) -> None:
-        self._training = training
-        self._last_s = now_s
-        self._stall_s = 0.0
-
-    def due(self, step: int, now_s: float, *, is_best: bool) -> bool:
-        """Whether to save after this step.
-
-        Args:
-            step: updates done.
-            now_s: the clock.
-            is_best: it was just evaluated, and better than all before.
-        """
-        training = self._training
-        if is_best or (training.keep_every and step % training.keep_every == 0):
-            return True
-        if training.save_interval:
-            return step % training.save_interval == 0
-        return now_s - self._last_s >= max(training.save_interval_s, _STALLS_APART * self._stall_s)
-
-    def saved(self, now_s: float, stall_s: float) -> None:
-        """Count from now on; training stood still for `stall_s`."""
-        self._last_s, self._stall_s = now_s, stall_s
-
 
 class Saver:
     """Publishes states of one run, in a thread while training goes on."""
@@ -76,7 +45,8 @@ class Saver:
         self._log = log
         self._copies = _Copies(device) if beside else None
         self._writing: _Write | None = None
-        self.saved_step: int | None = None
+        self.newest_step: int | None = None
+        """Of the state that was saved last, or is being written."""
         self.stalled_s = 0.0
         """How long training has stood still for saves."""
 
@@ -87,13 +57,13 @@ class Saver:
             CheckpointError: when the save before failed and a failure is to stop the run.
         """
         started_s = time.monotonic()
-        yield from self.finish()
+        told = list(self.finish())
         contents = self._copied(contents)
-        self._writing = _Write(lambda: self._publish(contents))
-        if self._copies is None:
-            self._writing.join()  # the tensors are the live ones
+        self.newest_step = contents.training.step
+        self._writing = _Write(lambda: self._publish(contents), beside=self._copies is not None)
         self._writing.stall_s = time.monotonic() - started_s
         self.stalled_s += self._writing.stall_s
+        yield from told
         yield from self.poll()
 
     def poll(self) -> Iterator[Event]:
@@ -114,14 +84,17 @@ class Saver:
         write = self._writing
         if write is None:
             return
-        write.join()  # only then forgotten: who interrupts the waiting must not leave it alone with the disk
-        self._writing = None
         try:
-            yield self._told(write.result(), write.stall_s)
+            saved = write.result()
         except CheckpointError as problem:
+            self._writing, self.newest_step = None, None
             if self._training.on_save_error == "stop":
                 raise
             yield Warned(f"{problem.message}. {problem.hint} Training goes on; the next save tries again.")
+        else:
+            # Forgotten only now: who interrupts the waiting must not leave the write alone with the disk.
+            self._writing = None
+            yield replace(saved, stall_s=write.stall_s)
 
     def save_now(self, contents: Contents) -> Iterator[Event]:
         """Write a state and wait for it: the last one of a run.
@@ -130,17 +103,15 @@ class Saver:
             CheckpointError: when the disk refuses.
         """
         yield from self.finish()
-        if self.saved_step != contents.training.step:
-            yield self._told(self._publish(contents), 0.0)
+        if self.newest_step != contents.training.step:
+            saved = self._publish(contents)
+            self.newest_step = saved.step
+            yield saved
 
     def close(self) -> None:
         """Let the write under way end, however the run ends."""
-        if self._writing is not None:
+        if self._writing is not None and self._writing.ident is not None:
             self._writing.join()
-
-    def _told(self, saved: Saved, stall_s: float) -> Saved:
-        self.saved_step = saved.step
-        return replace(saved, stall_s=stall_s)
 
     def _publish(self, contents: Contents) -> Saved:
         started_s = time.monotonic()
@@ -187,13 +158,20 @@ class _Copies:
 class _Write(threading.Thread):
     """One write. A daemon: who leaves at once does not wait for it, and half a state never counts."""
 
-    def __init__(self, work: Callable[[], Saved]) -> None:
+    def __init__(self, work: Callable[[], Saved], *, beside: bool) -> None:
+        """Begin to work; with `beside` in a thread of its own, if there is one to be had."""
         super().__init__(name="mypt-save", daemon=True)
         self._work = work
         self._saved: Saved | None = None
         self._problem: BaseException | None = None
         self.stall_s = 0.0
-        self.start()
+        try:
+            if beside:
+                self.start()
+                return
+        except RuntimeError:
+            pass  # the system gives no more threads
+        self.run()
 
     def run(self) -> None:
         """Do the work; what goes wrong is kept for the one who asks."""
@@ -203,9 +181,16 @@ class _Write(threading.Thread):
             self._problem = problem
 
     def result(self) -> Saved:
-        """Wait, and give what was saved or raise what went wrong."""
-        self.join()
+        """Wait, and give what was saved.
+
+        Raises:
+            CheckpointError: when it could not be saved; and whatever else went wrong.
+        """
+        if self.ident is not None:
+            self.join()
         if self._problem is not None:
+            if is_shortage(self._problem):
+                raise CheckpointError("cannot save: out of memory", hint="The previous checkpoint is intact.")
             raise self._problem
         assert self._saved is not None, "one of the two is set"
         return self._saved

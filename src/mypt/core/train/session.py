@@ -133,7 +133,8 @@ class Session:
             for (step, first_sample, _), (loss, norm) in zip(unread, values, strict=True)
         ]
         for vitals in read:
-            self.progress.stepped(vitals.step, vitals.loss, is_applied=vitals.is_finite)
+            seen = vitals.first_sample + vitals.samples
+            self.progress.stepped(vitals.step, seen, vitals.loss, is_applied=vitals.is_finite)
         return read
 
     def halve(self) -> None:
@@ -169,7 +170,10 @@ class Session:
         return result
 
     def contents(self, model_name: str) -> Contents:
-        """All that a state is made of, as it is now. The tensors are the live ones."""
+        """All that a state is made of, after the newest step that was applied. The tensors are the live ones.
+
+        Steps that were left out since are no part of it: who goes on meets them again.
+        """
         return Contents(
             config=self.config.model,
             tokenizer=self.corpus.spec,
@@ -204,8 +208,8 @@ class Session:
         at_once = self.sequences_at_once if self.sequences_at_once < self.config.training.batch_size else None
         return TrainingState(
             model_name=model_name,
-            step=progress.step,
-            samples_seen=progress.samples_seen,
+            step=progress.applied_step,
+            samples_seen=progress.applied_samples,
             training=self.config.training.model_copy(update={"micro_batch_size": at_once}),
             data=self.config.data,
             data_fingerprint=self.corpus.fingerprint,
@@ -217,7 +221,7 @@ class Session:
             best_val_loss=progress.best_val_loss,
             best_step=progress.best_step,
             evaluations_since_best=progress.evaluations_since_best,
-            skipped_steps=tuple(progress.skipped_steps),
+            skipped_steps=tuple(step for step in progress.skipped_steps if step < progress.applied_step),
             versions=self.versions(),
         )
 
@@ -229,4 +233,6 @@ class Session:
             "torch": torch.__version__,
             "device": self.device.label,
             "precision": self.device.precision,
+            # torch chooses its kernels by them.
+            "instructions": torch.backends.cpu.get_cpu_capability() if self.device.kind == "cpu" else "",
         }

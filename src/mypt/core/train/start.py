@@ -1,6 +1,6 @@
 """How a run begins: fresh, from a saved state of its own, or from another model's weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -9,15 +9,18 @@ from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_nam
 from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
-from mypt.core.data.corpus import Corpus
+from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import Device
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
+from mypt.core.tokens.find import NAMES, find_tokenizer
 from mypt.core.train.progress import Progress
 from mypt.core.train.session import Session
-from mypt.errors import CheckpointError
+from mypt.errors import CheckpointError, UsageError
+from mypt.events import Event, Warned
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
+from mypt.records.tokenizer import TokenizerSpec
 
 # Dropout is no part of the weights: each run's own value counts.
 _FREE_FIELDS = {"dropout"}
@@ -66,6 +69,45 @@ def find_origin(
     if not init_from.states() and not init_from.has_legacy_files():
         raise no_such_model(init_from)
     return Origin(other=open_snapshot(init_from, warn), base=init_from)
+
+
+def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
+    """Read the text with the tokenizer of the model that is gone on with, if there is one.
+
+    Raises:
+        UsageError: when another tokenization than the model's is asked for.
+        DataError: when the text is unfit or too short.
+    """
+    source = origin.tokenizer_source
+    if source is not None and not config.data.dataset_dir:
+        _require_same_tokenizer(config.data.tokenization, source.tokenizer)
+    corpus = yield from read_corpus(config.data, source.tokenizer if source else None)
+    corpus.require_blocks(config.model.block_size)
+    if config.training.document_mask:
+        corpus.require_documents()
+    if origin.own is not None and origin.own.training.data_fingerprint not in {"", corpus.fingerprint}:
+        yield Warned("the training text is not the one this model was trained on so far")
+    return corpus
+
+
+def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
+    """Refuse a tokenization other than the model's; a model's own word for it is the kind alone."""
+    if wanted == own.kind:
+        return
+    if wanted in NAMES or find_tokenizer(wanted) != own:
+        raise UsageError(
+            f"--tokenization {wanted}: the model's tokenizer is another one ({own.kind}, {own.vocab_size:,} ids)",
+            hint="Leave --tokenization out, or train a new model.",
+        )
+
+
+def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
+    """Tell what is not as it was, of all that the bits depend on."""
+    names = ("torch", "device", "precision", "instructions")
+    changed = [name for name in names if saved.get(name, now[name]) != now[name]]
+    if changed:
+        told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in changed)
+        yield Warned(f"the run goes on, but not with the bits of an unbroken one: {told}")
 
 
 def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> Session:

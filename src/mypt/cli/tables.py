@@ -75,7 +75,7 @@ def _kept(report: ModelReport) -> str:
 
 def _show_states(console: Console, report: ModelReport) -> None:
     if report.states:
-        table = _columns("state", "val loss", "size", left=("is",))
+        table = _columns("state", "val loss", "size", left=("condition",))
         for state in report.states:
             val = "" if state.val_loss is None else f"{state.val_loss:.4f}" + (" best" if state.best else "")
             sound = Text("whole" if state.whole else "sizes agree", style="green")

@@ -175,7 +175,8 @@ class TrainingView:
         )
 
     def _evaluated(self, event: Evaluated) -> None:
-        train = f"  train {self._losses[-1]:.4f}" if self._losses else ""
+        newest = self._last_step
+        train = f"  train {newest.loss:.4f}" if newest is not None and newest.step == event.step else ""
         val = (f"val {event.val_loss:.4f}", "bold")
         self.say(f"{self._label(event.step)}{train}  ", val, f"  {event.bits_per_byte:.3f} bits/byte")
 
@@ -193,7 +194,9 @@ class TrainingView:
         losses = f"loss {event.loss:.4f}" if event.loss is not None else ""
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
-        verb = {"completed": "Done", "no improvement": "Ended early, no better since long,"}.get(event.reason, "Saved")
+        verb = {"completed": "Done", "no improvement": "Ended early, for want of better evaluations,"}.get(
+            event.reason, "Saved"
+        )
         speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
         self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
 
@@ -221,6 +224,8 @@ def header(plan: RunPlanned) -> Table:
     tokens = f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens"
     grid.add_row("text", f"{tokens} ({plan.tokenizer}, {plan.vocab_size:,} ids)")
     start = f"from step {plan.start_step:,} to {plan.max_iters:,}" if plan.start_step else f"{plan.max_iters:,} steps"
+    if plan.start_step >= plan.max_iters:
+        start = f"complete at step {plan.start_step:,}: no steps"
     passes = f"{plan.epochs:.2f} epochs: " if plan.epochs < 10 else f"{plan.epochs:,.0f} epochs: "  # noqa: PLR2004
     seen = "all of the text" if plan.epochs >= 1 else f"{plan.coverage:.1%} of the text"
     grid.add_row("plan", f"{start} of {plan.tokens_per_step:,} tokens, {passes}{seen} is seen")

@@ -152,6 +152,7 @@ def train(
     from mypt.cli.progress import draw_training, show_config
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.core.data.text.sources import require_text
+    from mypt.core.train.layers import require_own_text
 
     directory = ModelDirectory(checkpoint_dir, model_name)
     if not dry_run:
@@ -160,6 +161,7 @@ def train(
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
+    require_own_text(resolved.config.data, None if fresh else directory)
     require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)
     if dry_run:

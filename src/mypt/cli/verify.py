@@ -76,7 +76,15 @@ def _checks(target: str, model: "ModelDirectory | None", *, resume: bool) -> "It
 
 
 def _damaged(event: "Verified", kind: "type[MyptError]") -> "MyptError":
-    return kind(f"{len(event.damaged)} of {event.files} files are not as they were written: {_few(event.damaged)}")
+    from mypt.errors import CheckpointError
+
+    hint = (
+        "mypt train sets a damaged state aside and goes on from the one before it."
+        if kind is CheckpointError
+        else "Put the files back as they were, or prepare the dataset again."
+    )
+    told = f"{len(event.damaged)} of {event.files} files are not as they were written: {_few(event.damaged)}"
+    return kind(told, hint=hint)
 
 
 def _differing(event: "Replayed") -> "MyptError":

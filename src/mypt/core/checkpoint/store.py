@@ -92,7 +92,7 @@ class ModelDirectory:
                 return state
         if vanished:
             return self.newest(names, warn, quarantine=quarantine)
-        self._require_none(states)
+        self.require_none(states)
         return None
 
     def has_legacy_files(self) -> bool:
@@ -137,7 +137,7 @@ class ModelDirectory:
             make_directory(self.path)
             self._remove_leftovers()
             self._finish_swaps()
-            _require_room(self.path, contents.size_bytes)
+            self._require_room(contents.size_bytes)
             temporary.mkdir()
             files = contents.write(temporary)
             manifest = CheckpointManifest(step=step, files=files).sealed()
@@ -147,7 +147,7 @@ class ModelDirectory:
             publish_directory(temporary, final)
             self._finish_swaps()
         except OSError as problem:
-            raise _cannot_save(Path(problem.filename or final), problem, contents.size_bytes) from None
+            raise self._cannot_save(Path(problem.filename or final), problem, contents.size_bytes) from None
         finally:
             with suppress(OSError):
                 remove_directory(temporary)
@@ -183,7 +183,28 @@ class ModelDirectory:
             own = path.with_name(path.name.removeprefix(".swap-"))
             rename(path, name_aside(own, "replaced") if own.exists() else own)
 
-    def _require_none(self, states: Sequence[State]) -> None:
+    def _require_room(self, needed_bytes: int) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            CheckpointError: when less than `needed_bytes` are free.
+        """
+        if shutil.disk_usage(self.path).free < needed_bytes:
+            raise self._cannot_save(self.path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
+
+    def _cannot_save(self, path: Path, problem: OSError, needed_bytes: int) -> CheckpointError:
+        there = next(each for each in (path, *path.absolute().parents) if each.is_dir())
+        free_bytes = shutil.disk_usage(there).free
+        room = f"needs {human_bytes(needed_bytes)}, {human_bytes(free_bytes)} free"
+        has_states = self.path.is_dir() and bool(self.states())
+        return CheckpointError(
+            f"{path}: cannot save ({problem.strerror or problem}; {room})",
+            hint="The previous checkpoint is intact: make room, and the same command goes on from it."
+            if has_states
+            else "Nothing was saved before: make room, or choose another place with --checkpoint-dir.",
+        )
+
+    def require_none(self, states: Sequence[State] = ()) -> None:
         """Never begin at step 0 in silence where a run had got further.
 
         Raises:
@@ -192,12 +213,12 @@ class ModelDirectory:
         if states:
             raise CheckpointError(
                 f"{self.path}: none of its {len(states)} states is whole",
-                hint="Start anew with --fresh; the broken states stay.",
+                hint="mypt train --fresh starts anew; the broken states stay.",
             )
         if self.path.is_dir() and any(self.path.glob("step-*.broken-*")):
             raise CheckpointError(
                 f"{self.path}: its only states were set aside as broken",
-                hint="If they are sound after all, rename one back to step-NUMBER; or start anew with --fresh.",
+                hint="If they are sound after all, rename one back to step-NUMBER; or start anew: mypt train --fresh.",
             )
         if self.has_legacy_files():
             raise CheckpointError(
@@ -214,6 +235,10 @@ def model_names(root: Path) -> list[str]:
 def no_such_model(directory: ModelDirectory) -> CheckpointError:
     """The error for a name without any state, naming the models that are there."""
     root = directory.path.parent
+    try:
+        directory.require_none()
+    except CheckpointError as reason:
+        return reason
     others = model_names(root)
     hint = (
         f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
@@ -230,7 +255,9 @@ def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.lower().split(".")[0] in _WINDOWS_DEVICES or name.endswith("."):
         message = f"model name {name[:80]!r}: not allowed"
         raise UsageError(
-            message, hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit."
+            message,
+            hint="Use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, with no dot at the "
+            "end; and no word that Windows keeps for itself (con, nul, com1, …).",
         )
     return name
 
@@ -255,22 +282,3 @@ def _quarantined(state: State) -> Path:
 
 def _swap_name(final: Path) -> Path:
     return final.with_name(f".swap-{final.name}")
-
-
-def _require_room(path: Path, needed_bytes: int) -> None:
-    """Refuse to begin what cannot end.
-
-    Raises:
-        CheckpointError: when less than `needed_bytes` are free.
-    """
-    if shutil.disk_usage(path).free < needed_bytes:
-        raise _cannot_save(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), needed_bytes)
-
-
-def _cannot_save(path: Path, problem: OSError, needed_bytes: int) -> CheckpointError:
-    there = next(each for each in (path, *path.absolute().parents) if each.is_dir())
-    free_bytes = shutil.disk_usage(there).free
-    room = f"needs {human_bytes(needed_bytes)}, {human_bytes(free_bytes)} free"
-    return CheckpointError(
-        f"{path}: cannot save ({problem.strerror or problem}; {room})", hint="The previous checkpoint is intact."
-    )

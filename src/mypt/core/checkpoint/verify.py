@@ -1,5 +1,6 @@
 """Is a model what its manifests say? Every byte of every saved state is read."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -39,4 +40,4 @@ def _verify_state(state: State) -> Iterator[FileVerified]:
         for path, problem in state.check():
             yield FileVerified(str(path), size_on_disk(path), problem)
     except CheckpointError as problem:
-        yield FileVerified(str(state.path), 0, problem.message)
+        yield FileVerified(str(state.path), 0, problem.message.removeprefix(f"{state.path}{os.sep}"))

@@ -5,6 +5,7 @@ from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.errors import MyptError
 from mypt.records.presets import DEFAULT_PRESET, find_config
 from mypt.records.resolve import Layer
+from mypt.records.run import DataConfig
 from mypt.records.tokenizer import TOKENIZER_FILE
 
 _SETTINGS = (CONFIG_FILE, TOKENIZER_FILE, STATE_FILE)
@@ -27,6 +28,16 @@ def base_layers(config_file: str | None, existing: ModelDirectory | None, base: 
     if config_file is not None or not saved:
         layers.append(Layer(*find_config(DEFAULT_PRESET if config_file is None else config_file)))
     return layers
+
+
+def require_own_text(config: DataConfig, existing: ModelDirectory | None) -> None:
+    """Say why there is no text to go on with: a model whose states are all damaged cannot name it.
+
+    Raises:
+        CheckpointError: when that is the reason.
+    """
+    if existing is not None and not (config.input_files or config.dataset_dir) and _newest(existing) is None:
+        existing.newest(_SETTINGS, lambda _: None, quarantine=False)
 
 
 def _own_layer(directory: ModelDirectory | None) -> Layer | None:

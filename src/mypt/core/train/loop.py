@@ -18,6 +18,7 @@ from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
 from mypt.errors import CheckpointError, DivergedError, MyptError
 from mypt.events import Evaluated, Event, Finished, StepDone, Warned
+from mypt.units import several
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Loop:
                 raise memory_shortage(session.config, session.device)
             session.halve()
             yield Warned(
-                f"out of memory: from now on {session.sequences_at_once} sequences at once, "
+                f"out of memory: from now on {several(session.sequences_at_once, 'sequence')} at once, "
                 f"{self._training.batch_size} per step as before"
             )
 
@@ -169,9 +170,7 @@ class Loop:
         yield from self._read()
         if self._session.progress.applied_step == self._saver.newest_step:
             return  # nothing was applied since
-        note = self._session.corpus.change_note()
-        if note:
-            yield Warned(note)
+        yield from self._changed_text()
         before_s = self._saver.stalled_s
         yield from self._saver.begin(self._session.contents(self._directory.name))
         self._cadence.saved(time.monotonic(), self._saver.stalled_s - before_s)
@@ -179,8 +178,14 @@ class Loop:
 
     def _save_last(self) -> Iterator[Event]:
         yield from self._read()  # what is no number any more must not be saved
+        yield from self._changed_text()
         if self._session.progress.applied_step:
             yield from self._saver.save_now(self._session.contents(self._directory.name))
+
+    def _changed_text(self) -> Iterator[Warned]:
+        note = self._session.corpus.change_note()
+        if note:
+            yield Warned(note)
 
     def _logged(self, *events: Event) -> Iterator[Event]:
         """Put events into the log, all before the first is told: whoever is told may close the run.

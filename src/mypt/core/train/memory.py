@@ -67,9 +67,9 @@ def memory_shortage(config: RunConfig, device: Device) -> MemoryShortageError:
     """The error for a model that does not fit, with what it needs, what there is and what would fit."""
     needed = predicted_bytes(config, device, 1)
     limit = device_limit_bytes(device)
-    there = f", {human_bytes(limit)} there are" if limit else ""
+    there = f", of {human_bytes(limit)} that this process may have" if limit else ""
     return MemoryShortageError(
-        f"out of memory: {human_count(config.model.parameters)} parameters need about {human_bytes(needed)} "
+        f"out of memory: by the estimate {human_count(config.model.parameters)} parameters need {human_bytes(needed)} "
         f"to learn from one sequence of {config.model.block_size:,} tokens at a time{there}",
         hint=_what_fits(config, device, limit or needed),
     )
@@ -103,5 +103,5 @@ def _what_fits(config: RunConfig, device: Device, limit: int) -> str:
     for name in reversed(preset_names()):
         preset = load_preset(name)
         if preset.model.parameters < config.model.parameters and fits(preset):
-            return f"A new model with --config-file {name} fits (with --micro-batch-size 1)."
+            return f"A new model with --config-file {name} --micro-batch-size 1, and no sizes of its own, fits."
     return "No shipped preset fits either: use a machine with more memory."

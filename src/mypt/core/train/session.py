@@ -164,7 +164,7 @@ class Session:
         if not math.isfinite(result.loss):
             raise DivergedError(
                 f"the validation loss is {result.loss} at step {self.progress.step}; nothing of it was saved",
-                hint="Lower --learning-rate; the same command goes on from the last checkpoint.",
+                hint="Lower --learning-rate, and go on from the last checkpoint; or begin anew with --fresh.",
             )
         self.progress.evaluated(result)
         return result

@@ -36,9 +36,9 @@ def too_many_skips(newest: Skipped, session: Session) -> DivergedError:
     first, last = newest.samples
     return DivergedError(
         f"step {newest.step:,} with samples {first:,} to {last:,}: {newest.problem}; nothing of it was saved. "
-        f"Left out for that so far: steps {steps}; at most {allowed} may be",
-        hint="Lower --learning-rate, or allow more with --set training.max_skips=N; metrics.jsonl names the texts. "
-        "The same command goes on from the last checkpoint.",
+        f"Left out for that so far: steps {steps}; allowed are {allowed}",
+        hint="Lower --learning-rate, or allow more with --set training.max_skips=N, and go on from the last "
+        "checkpoint; or begin anew with --fresh. metrics.jsonl names the texts.",
     )
 
 

@@ -103,7 +103,7 @@ def test_when_not_even_one_fits_the_run_ends_with_exit_5_after_saving(
     tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_for(monkeypatch, 0, from_call=4)
-    with pytest.raises(MemoryShortageError, match=r"need about .* there are") as caught:
+    with pytest.raises(MemoryShortageError, match=r"by the estimate .* that this process may have") as caught:
         run(tiny_run, directory, max_iters=9, eval_interval=100)
     assert caught.value.exit_code == 5
     assert "--block-size 16 fits" in caught.value.hint or "No shipped preset" in caught.value.hint

@@ -154,7 +154,7 @@ def test_more_than_allowed_ends_the_run_with_exit_6_and_its_samples(
     with poisoned(monkeypatch, 3, 5, 7, 9), pytest.raises(DivergedError, match="samples 32 to 35") as caught:
         run(tiny_run, directory, max_iters=20, eval_interval=100, save_interval=4)
     assert caught.value.exit_code == 6
-    assert "steps 3, 5, 7, 9; at most 3 may be" in caught.value.message
+    assert "steps 3, 5, 7, 9; allowed are 3" in caught.value.message
     assert [state.step for state in directory.states()] == [8, 4]
     # They count over the whole run, also when it is gone on with.
     with poisoned(monkeypatch, 1), pytest.raises(DivergedError, match="steps 3, 5, 7, 9"):

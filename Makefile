@@ -16,7 +16,7 @@ quickstart: $(STAMP)
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# The long proofs: a thousand kills, and all else that may happen to a run. Ten minutes or so on two cores.
+# The long proofs: a thousand kills, and all else that may happen to a run. Half an hour on two cores.
 chaos: $(STAMP)
 	MYPT_CHAOS=1 $(BIN)/pytest -n 2 --dist worksteal --timeout 7200 tests/reliability tests/hostile
 

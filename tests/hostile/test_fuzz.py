@@ -165,8 +165,11 @@ def fuzz(check: Callable[..., None], cases: int, **parts: st.SearchStrategy[Any]
 @pytest.fixture(autouse=True)
 def _in_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
-    (tmp_path / "text.txt").write_text("A text.", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    # Deep enough that '..' and '../..' are empty too: next to tmp_path other tests have their files.
+    here = tmp_path / "above" / "over" / "here"
+    here.mkdir(parents=True)
+    (here / "text.txt").write_text("A text.", encoding="utf-8")
+    monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in os.environ:
         if name.startswith("MYPT_"):
@@ -258,7 +261,7 @@ def test_the_real_command_says_what_it_says_in_this_process(mypt: Mypt, tmp_path
         line = [*option.command, "--", value]
         if option.name is not None:
             line = [*option.command, option.name if option.is_switch else f"{option.name}={value}"]
-        real, here = mypt(*line, env={"HOME": str(tmp_path / "home")}), run_in_process(*line)
+        real, here = mypt(*line, cwd=Path.cwd(), env={"HOME": str(tmp_path / "home")}), run_in_process(*line)
         assert (real.returncode, real.stdout) == (here.code, here.out), line
         assert real.stderr.replace("python -m mypt", "mypt") == here.err.replace("python -m mypt", "mypt"), line
         codes[real.returncode] += 1

@@ -116,7 +116,7 @@ def test_any_value_of_any_key_is_accepted_and_kept_or_refused_by_its_key(tmp_pat
             assert any(word in found for word in ("allowed:", "should ", "unknown key", "nested", "not ")), found
 
     check()
-    assert min(seen["accepted"], seen["refused"]) > 50, seen
+    assert min(seen["accepted"], seen["refused"]) > 10, seen
 
 
 def require_numbers(config: RunConfig) -> None:
@@ -156,7 +156,7 @@ def test_any_bytes_are_a_config_or_are_refused_by_the_files_name(tmp_path: Path)
         assert isinstance(found, RunConfig) or found.startswith(f"{path}:")
 
     check()
-    assert min(seen[RunConfig], seen[str]) > 20, seen
+    assert min(seen[RunConfig], seen[str]) > 5, seen
 
 
 MANY_KEYS = json.dumps({"training": {f"key_{number}_of_many": number for number in range(3000)}}).encode()

@@ -107,6 +107,11 @@ class Life:
         """Whether it came to its own end."""
         return self._code == 0
 
+    @property
+    def has_stepped(self) -> bool:
+        """Whether it did a step and logged it."""
+        return len(self._run.log()) > self._lines_before
+
     def seconds_to_first_line(self) -> float:
         """Wait until it logs something, or ends."""
         started_s = time.monotonic()

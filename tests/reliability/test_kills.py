@@ -102,6 +102,8 @@ class Killer:
             life.require_nothing_lost()
             if life.has_ended:
                 return
+            # A machine gets slower and faster: two of three lives are to reach their first step.
+            longest_s *= 0.95 if life.has_stepped else 1.1
 
 
 @pytest.fixture

@@ -67,15 +67,21 @@ VALUES = st.one_of(
 RAW = {"@digits": "9" * 5000, "@minus": "-" + "9" * 5000, "@past": "1e309", "@deep": "[" * 3000 + "]" * 3000}
 
 
+# Leaves the value that is there: odd ones alone would seldom be accepted.
+OWN = "@own"
+
+
 def with_value(key: str, value: object, *, flat: bool) -> bytes:
     """A config of our form or of the original's, with one value in the place of a key."""
     if flat:
         values: dict[str, Any] = dict(FLAT)
-        values[key.rsplit(".", 1)[-1]] = value
+        if value != OWN:
+            values[key.rsplit(".", 1)[-1]] = value
     else:
         values = load_preset("tiny").model_dump(mode="json")
         group, _, name = key.rpartition(".")
-        (values[group] if group else values)[name] = value
+        if value != OWN:
+            (values[group] if group else values)[name] = value
     text = json.dumps(values)
     for mark, raw in RAW.items():
         text = text.replace(json.dumps(mark), raw)
@@ -99,7 +105,7 @@ def test_any_value_of_any_key_is_accepted_and_kept_or_refused_by_its_key(tmp_pat
     path = tmp_path / "config.json"
 
     @settings(max_examples=1000 * _MANY, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(key=st.sampled_from(KEYS), value=VALUES | st.sampled_from(list(RAW)), flat=st.booleans())
+    @given(key=st.sampled_from(KEYS), value=VALUES | st.sampled_from(list(RAW)) | st.just(OWN), flat=st.booleans())
     def check(key: str, value: object, flat: bool) -> None:
         key = "model." + key.rsplit(".", 1)[-1] if flat and key.rsplit(".", 1)[-1] in FLAT else key
         path.write_bytes(with_value(key, value, flat=flat))
@@ -116,7 +122,7 @@ def test_any_value_of_any_key_is_accepted_and_kept_or_refused_by_its_key(tmp_pat
             assert any(word in found for word in ("allowed:", "should ", "unknown key", "nested", "not ")), found
 
     check()
-    assert min(seen["accepted"], seen["refused"]) > 10, seen
+    assert min(seen["accepted"], seen["refused"]) > 50, seen
 
 
 def require_numbers(config: RunConfig) -> None:
@@ -156,7 +162,7 @@ def test_any_bytes_are_a_config_or_are_refused_by_the_files_name(tmp_path: Path)
         assert isinstance(found, RunConfig) or found.startswith(f"{path}:")
 
     check()
-    assert min(seen[RunConfig], seen[str]) > 5, seen
+    assert min(seen[RunConfig], seen[str]) > 20, seen
 
 
 MANY_KEYS = json.dumps({"training": {f"key_{number}_of_many": number for number in range(3000)}}).encode()

@@ -37,6 +37,7 @@ from mypt.units import human_bytes, human_count, human_duration, sparkline
 _PLAIN_LINE_S = 1.0
 _KEPT_LOSSES = 4096
 _BAR_WIDTH = 48
+_ENDS = {"completed": "Done", "no improvement": "Ended early, for want of better evaluations,"}
 
 
 def show_config(resolved: Resolved, *, quiet: bool, to_stdout: bool) -> None:
@@ -194,9 +195,7 @@ class TrainingView:
         losses = f"loss {event.loss:.4f}" if event.loss is not None else ""
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
-        verb = {"completed": "Done", "no improvement": "Ended early, for want of better evaluations,"}.get(
-            event.reason, "Saved"
-        )
+        verb = _ENDS.get(event.reason, "Saved")
         speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
         self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
 

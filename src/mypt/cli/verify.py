@@ -32,7 +32,7 @@ def verify(
 ) -> None:
     """Check every byte of a dataset or a model against its hashes."""
     from mypt.cli.verifying import draw_verification
-    from mypt.errors import CheckpointError, DataError, UsageError
+    from mypt.errors import UsageError
     from mypt.events import Replayed, Verified
 
     model = _model(target, checkpoint_dir)
@@ -40,7 +40,7 @@ def verify(
         raise UsageError(f"--resume: {target} is a dataset, and only a model was trained")
     for event in draw_verification(_checks(target, model, resume=resume), as_json=json):
         if isinstance(event, Verified) and event.damaged:
-            raise _damaged(event, CheckpointError if model else DataError)
+            raise _damaged(event, is_model=model is not None)
         if isinstance(event, Replayed) and event.differing:
             raise _differing(event)
 
@@ -75,16 +75,13 @@ def _checks(target: str, model: "ModelDirectory | None", *, resume: bool) -> "It
         yield from replay(model)
 
 
-def _damaged(event: "Verified", kind: "type[MyptError]") -> "MyptError":
-    from mypt.errors import CheckpointError
+def _damaged(event: "Verified", *, is_model: bool) -> "MyptError":
+    from mypt.errors import CheckpointError, DataError
 
-    hint = (
-        "mypt train sets a damaged state aside and goes on from the one before it."
-        if kind is CheckpointError
-        else "Put the files back as they were, or prepare the dataset again."
-    )
     told = f"{len(event.damaged)} of {event.files} files are not as they were written: {_few(event.damaged)}"
-    return kind(told, hint=hint)
+    if is_model:
+        return CheckpointError(told, hint="mypt train sets a damaged state aside and goes on from the one before it.")
+    return DataError(told, hint="Put the files back as they were, or prepare the dataset again.")
 
 
 def _differing(event: "Replayed") -> "MyptError":

@@ -92,7 +92,31 @@ class ModelDirectory:
                 return state
         if vanished:
             return self.newest(names, warn, quarantine=quarantine)
-        self.require_none(states)
+        if reason := self.why_nothing(states):
+            raise reason
+        return None
+
+    def why_nothing(self, states: Sequence[State] = ()) -> CheckpointError | None:
+        """Why there is nothing to go on with, where a run had got further: it never begins at step 0 in silence.
+
+        Args:
+            states: those that were found broken.
+        """
+        if states:
+            return CheckpointError(
+                f"{self.path}: none of its {len(states)} states is whole",
+                hint="mypt train --fresh starts anew; the broken states stay.",
+            )
+        if self.path.is_dir() and any(self.path.glob("step-*.broken-*")):
+            return CheckpointError(
+                f"{self.path}: its only states were set aside as broken",
+                hint="If they are sound after all, rename one back to step-NUMBER; or start anew: mypt train --fresh.",
+            )
+        if self.has_legacy_files():
+            return CheckpointError(
+                f"{self.path}: holds a checkpoint of the original MyPT",
+                hint=f"Convert it: mypt convert-legacy --model-name {self.name}",
+            )
         return None
 
     def has_legacy_files(self) -> bool:
@@ -204,28 +228,6 @@ class ModelDirectory:
             else "Nothing was saved before: make room, or choose another place with --checkpoint-dir.",
         )
 
-    def require_none(self, states: Sequence[State] = ()) -> None:
-        """Never begin at step 0 in silence where a run had got further.
-
-        Raises:
-            CheckpointError: when there was something to go on with.
-        """
-        if states:
-            raise CheckpointError(
-                f"{self.path}: none of its {len(states)} states is whole",
-                hint="mypt train --fresh starts anew; the broken states stay.",
-            )
-        if self.path.is_dir() and any(self.path.glob("step-*.broken-*")):
-            raise CheckpointError(
-                f"{self.path}: its only states were set aside as broken",
-                hint="If they are sound after all, rename one back to step-NUMBER; or start anew: mypt train --fresh.",
-            )
-        if self.has_legacy_files():
-            raise CheckpointError(
-                f"{self.path}: holds a checkpoint of the original MyPT",
-                hint=f"Convert it: mypt convert-legacy --model-name {self.name}",
-            )
-
 
 def model_names(root: Path) -> list[str]:
     """Names of the models under a checkpoint directory."""
@@ -234,12 +236,9 @@ def model_names(root: Path) -> list[str]:
 
 def no_such_model(directory: ModelDirectory) -> CheckpointError:
     """The error for a name without any state, naming the models that are there."""
-    root = directory.path.parent
-    try:
-        directory.require_none()
-    except CheckpointError as reason:
+    if reason := directory.why_nothing():
         return reason
-    others = model_names(root)
+    others = model_names(directory.path.parent)
     hint = (
         f"Models here: {', '.join(others)}" if others else f"Train one: mypt train TEXT --model-name {directory.name}"
     )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.cadence import Cadence
-from mypt.core.train.memory import copy_fits, is_shortage, memory_shortage
+from mypt.core.train.memory import is_shortage, memory_shortage
 from mypt.core.train.meter import Meter
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.saving import Saver
@@ -26,7 +26,10 @@ T = TypeVar("T")
 class Loop:
     """One run from its first step in this process to its last."""
 
-    def __init__(self, session: Session, directory: ModelDirectory, log: MetricsLog, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, session: Session, directory: ModelDirectory, log: MetricsLog, stop: Callable[[], bool], *, beside: bool
+    ) -> None:
+        """Begin where the session stands; with `beside`, save while training goes on."""
         self._session = session
         self._directory = directory
         self._log = log
@@ -34,9 +37,8 @@ class Loop:
         self._training = session.config.training
         self._meter = Meter(session.tokens_per_step, time.monotonic)
         self._cadence = Cadence(self._training, time.monotonic())
-        beside = copy_fits(session.config, session.device, session.sequences_at_once)
-        self._saver = Saver(directory, self._training, session.device, log, beside=beside)
-        self._saver.newest_step = session.progress.step or None
+        step = session.progress.step
+        self._saver = Saver(directory, self._training, session.device, log, beside=beside, newest_step=step)
         self._best_at: int | None = None
         """The step in this process whose evaluation was the best so far."""
         self._warned_of_parting = False
@@ -81,7 +83,7 @@ class Loop:
 
     def _step(self) -> Iterator[Event]:
         session, training = self._session, self._training
-        yield from self._fitting(session.train_step)
+        yield from self._in_memory(session.train_step)
         self._meter.step()
         step = session.progress.step
         if step % training.log_interval == 0 or step in {1, training.max_iters}:
@@ -92,7 +94,7 @@ class Loop:
         if step < training.max_iters and self._cadence.due(step, now_s, is_best=self._best_at == step):
             yield from self._save()
 
-    def _fitting(self, work: Callable[[], T]) -> Generator[Warned, None, T]:
+    def _in_memory(self, work: Callable[[], T]) -> Generator[Warned, None, T]:
         """Do what takes sequences; where memory runs out, with half as many at once."""
         session = self._session
         while True:
@@ -119,7 +121,7 @@ class Loop:
         if progress.val_step == progress.applied_step:
             return  # these weights were evaluated
         started_s = time.monotonic()
-        result = yield from self._fitting(lambda: session.evaluate(self._stop))
+        result = yield from self._in_memory(lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
         self._meter.resume()
         if result is None:
@@ -171,9 +173,8 @@ class Loop:
         if self._session.progress.applied_step == self._saver.newest_step:
             return  # nothing was applied since
         yield from self._changed_text()
-        before_s = self._saver.stalled_s
         yield from self._saver.begin(self._session.contents(self._directory.name))
-        self._cadence.saved(time.monotonic(), self._saver.stalled_s - before_s)
+        self._cadence.saved(time.monotonic(), self._saver.stall_s)
         self._meter.resume()
 
     def _save_last(self) -> Iterator[Event]:

@@ -1,6 +1,8 @@
 """The proof on a user's own run: do the newest steps again, and compare every bit with what was saved.
 
-the state before the newest -> its steps again -> equal to the newest state?
+    the state before the newest -> its steps again -> equal to the newest state?
+
+Nothing is written: the run stays as it is.
 """
 
 import time

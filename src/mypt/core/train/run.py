@@ -55,8 +55,8 @@ def train(
         yield from map(Warned, warnings)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
-            config = _fitted(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-            config = yield from _fitting(config, device)
+            config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
+            config = yield from _within_memory(config, device)
             session = begin(config, corpus, origin, device)
         # Only now, when nothing of the new run can fail any more for want of text or memory.
         aside = directory.set_aside() if fresh else None
@@ -65,11 +65,12 @@ def train(
         if origin.own is not None:
             yield from other_surroundings(origin.own.training.versions, session.versions())
         with closing(session), closing(_open_log(directory)) as log:
-            yield _plan(session, directory)
-            yield from Loop(session, directory, log, stop).run()
+            beside = copy_fits(config, device, session.sequences_at_once)
+            yield _plan(session, directory, beside=beside)
+            yield from Loop(session, directory, log, stop, beside=beside).run()
 
 
-def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_size: bool) -> RunConfig:
+def _with_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_size: bool) -> RunConfig:
     """Write down what the tokenizer decides: its kind, and the vocabulary unless an explicit one pads it.
 
     Raises:
@@ -91,7 +92,7 @@ def _fitted(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_vocab_siz
     return config.model_copy(update={"model": model, "data": data})
 
 
-def _fitting(config: RunConfig, device: Device) -> Generator[Event, None, RunConfig]:
+def _within_memory(config: RunConfig, device: Device) -> Generator[Event, None, RunConfig]:
     """Take as many sequences at once as the memory holds, by the estimate: a full machine kills without a word.
 
     Raises:
@@ -119,12 +120,11 @@ def _open_log(directory: ModelDirectory) -> MetricsLog:
         ) from None
 
 
-def _plan(session: Session, directory: ModelDirectory) -> RunPlanned:
+def _plan(session: Session, directory: ModelDirectory, *, beside: bool) -> RunPlanned:
     config, corpus, training = session.config, session.corpus, session.config.training
     samples = training.max_iters * training.batch_size
-    at_once, device = session.sequences_at_once, session.device
-    memory = training_memory(config.model, at_once, device.precision)
-    beside = copy_fits(config, device, at_once)
+    device = session.device
+    memory = training_memory(config.model, session.sequences_at_once, device.precision)
     return RunPlanned(
         model_name=directory.name,
         path=str(directory.path),

@@ -28,7 +28,14 @@ class Saver:
     """Publishes states of one run, in a thread while training goes on."""
 
     def __init__(
-        self, directory: ModelDirectory, training: TrainingConfig, device: Device, log: MetricsLog, *, beside: bool
+        self,
+        directory: ModelDirectory,
+        training: TrainingConfig,
+        device: Device,
+        log: MetricsLog,
+        *,
+        beside: bool,
+        newest_step: int,
     ) -> None:
         """Save into `directory`.
 
@@ -38,6 +45,7 @@ class Saver:
             device: where the tensors are.
             log: synced with every state.
             beside: write while training goes on, which takes memory for one copy more.
+            newest_step: the step the run begins at; 0 where nothing is saved.
         """
         self._directory = directory
         self._training = training
@@ -45,10 +53,12 @@ class Saver:
         self._log = log
         self._copies = _Copies(device) if beside else None
         self._writing: _Write | None = None
-        self.newest_step: int | None = None
-        """Of the state that was saved last, or is being written."""
+        self.newest_step: int | None = newest_step
+        """Of the state that was saved last, or is being written; None after a failure."""
+        self.stall_s = 0.0
+        """How long training stood still for the save that was begun last."""
         self.stalled_s = 0.0
-        """How long training has stood still for saves."""
+        """And for all of them."""
 
     def begin(self, contents: Contents) -> Iterator[Event]:
         """Copy a state and begin to write it. A write still under way is waited for.
@@ -61,8 +71,8 @@ class Saver:
         contents = self._copied(contents)
         self.newest_step = contents.training.step
         self._writing = _Write(lambda: self._publish(contents), beside=self._copies is not None)
-        self._writing.stall_s = time.monotonic() - started_s
-        self.stalled_s += self._writing.stall_s
+        self.stall_s = time.monotonic() - started_s
+        self.stalled_s += self.stall_s
         yield from told
         yield from self.poll()
 
@@ -94,7 +104,7 @@ class Saver:
         else:
             # Forgotten only now: who interrupts the waiting must not leave the write alone with the disk.
             self._writing = None
-            yield replace(saved, stall_s=write.stall_s)
+            yield replace(saved, stall_s=self.stall_s)
 
     def save_now(self, contents: Contents) -> Iterator[Event]:
         """Write a state and wait for it: the last one of a run.
@@ -164,7 +174,6 @@ class _Write(threading.Thread):
         self._work = work
         self._saved: Saved | None = None
         self._problem: BaseException | None = None
-        self.stall_s = 0.0
         try:
             if beside:
                 self.start()
@@ -190,7 +199,7 @@ class _Write(threading.Thread):
             self.join()
         if self._problem is not None:
             if is_shortage(self._problem):
-                raise CheckpointError("cannot save: out of memory", hint="The previous checkpoint is intact.")
+                raise CheckpointError("cannot save: out of memory", hint="What was saved before is intact.")
             raise self._problem
         assert self._saved is not None, "one of the two is set"
         return self._saved

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from mypt.core.data.text.reading import cut_pieces, cut_text, open_bytes, read_text
@@ -66,8 +66,13 @@ def test_the_pieces_joined_are_the_text(text: str, read_bytes: int, hard_cut_cha
 @example("word  \n\n  word 's 's", 1)
 @example("a\x1c b\x85 c\u2003 d\u00a0 e", 1)
 def test_encoding_piece_by_piece_equals_encoding_the_whole(gpt2: Tokenizer, text: str, read_bytes: int) -> None:
-    assume("\0" not in text)  # a text full of them is refused as UTF-16
-    ids = [token_id for piece in pieces_of(text, read_bytes) for token_id in gpt2.encode(piece).tolist()]
+    try:
+        pieces = list(pieces_of(text, read_bytes))
+    except DataError:
+        if "\0" not in text:
+            raise
+        reject()  # full of NULs: refused as UTF-16, which is another test's
+    ids = [token_id for piece in pieces for token_id in gpt2.encode(piece).tolist()]
     assert ids == gpt2.encode(text).tolist()
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from mypt.core.model.attention import attend, document_mask, offset_causal_mask
 from mypt.core.model.cache import KeyValueCache
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
@@ -37,19 +38,11 @@ class Attention(nn.Module):
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # BHTD
             for part in self.query_key_value(x_BTC).split(C, dim=2)
         )
-        mask = mask_B1TT
         if cache is not None:
             if cache.length and T > 1:
-                mask = _offset_causal_mask(cache.length, T, x_BTC.device)
+                mask_B1TT = offset_causal_mask(cache.length, T, x_BTC.device)
             key, value = cache.extend(self.layer, key, value)
-        mixed_BHTD = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
-        )
+        mixed_BHTD = attend(query, key, value, mask_B1TT, self.dropout if self.training else 0.0)
         return self.output(mixed_BHTD.transpose(1, 2).reshape(B, T, C))
 
 
@@ -125,7 +118,7 @@ class GPT(nn.Module):
             raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
         x_BTC = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
-        mask_B1TT = None if documents_BT is None else _document_mask(documents_BT)
+        mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
         for block in self.blocks:
             x_BTC = block(x_BTC, cache, mask_B1TT)
         if cache is not None:
@@ -161,15 +154,3 @@ class GPT(nn.Module):
             assert isinstance(block, Block), "blocks hold nothing else"
             for joining in (block.attention.output, block.mlp.down):
                 nn.init.normal_(joining.weight, std=_INIT_STD / math.sqrt(2 * self.config.n_layer))
-
-
-def _offset_causal_mask(past: int, length: int, device: torch.device) -> Tensor:
-    """Position i of the new ones sees all past positions and new ones up to i. Shape (T, past + T)."""
-    return torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
-
-
-def _document_mask(documents_BT: Tensor) -> Tensor:
-    """Each position sees itself and earlier ones of its own document. Shape (B, 1, T, T)."""
-    T = documents_BT.shape[1]
-    causal_TT = torch.ones(T, T, dtype=torch.bool, device=documents_BT.device).tril()
-    return ((documents_BT[:, :, None] == documents_BT[:, None, :]) & causal_TT)[:, None]

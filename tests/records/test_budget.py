@@ -129,8 +129,11 @@ def test_a_bigger_batch_costs_activations_and_logits_and_nothing_else(model: Mod
 
 
 @given(models())
-def test_bf16_never_needs_more_than_fp32_and_dropout_never_less_than_none(model: ModelConfig) -> None:
-    assert training_memory(model, 4, "bf16").peak <= training_memory(model, 4, "fp32").peak
+def test_bf16_halves_activations_and_costs_a_copy_and_dropout_never_needs_less_than_none(model: ModelConfig) -> None:
+    narrow, wide = training_memory(model, 4, "bf16"), training_memory(model, 4, "fp32")
+    assert 2 * narrow.activations == wide.activations
+    assert wide.weights <= narrow.weights <= 1.5 * wide.weights
+    assert narrow.optimizer == wide.optimizer
     without = model.model_copy(update={"dropout": 0.0})
     assert training_memory(model, 4).peak >= training_memory(without, 4).peak
 

@@ -13,6 +13,10 @@ TOKENS_PER_PARAMETER = 20
 PROCESS_BYTES = 320 * 2**20
 """Python with torch and its thread pools, before any tensor: measured on a CPU."""
 
+_LOGITS_AT_ONCE = 256 * 50_304
+"""Fewer rows of logits make slow matrix products, more only take memory."""
+_FEWEST_ROWS = 64
+
 _FP32 = 4
 _BYTES = {"fp32": 4, "bf16": 2}
 
@@ -50,33 +54,42 @@ class GenerationMemory(NamedTuple):
         return sum(self)
 
 
+def rows_at_once(vocab_size: int) -> int:
+    """Of how many positions the loss holds logits at a time."""
+    return max(_FEWEST_ROWS, _LOGITS_AT_ONCE // vocab_size)
+
+
 def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32") -> TrainingMemory:
     """Estimate the peak of one AdamW step with fp32 weights.
 
     Args:
         model: the architecture.
         batch_size: sequences of block_size tokens per step.
-        precision: 'fp32', or 'bf16' for autocast (activations in two bytes).
+        precision: 'fp32', or 'bf16': activations, and a copy of the weights, in two bytes.
     """
     weights = model.parameters * _FP32
     activations = activation_bytes(model, batch_size, precision)
-    # Log-probabilities, and the gradients of these and of the logits, all in fp32.
-    logits = 3 * batch_size * model.block_size * model.vocab_size * _FP32
-    # The backward pass begins with all activations, the logits and the head's gradient; when all
-    # gradients are there, these are gone. Gradients are freed after each step.
     embedding = model.vocab_size * model.n_embd * _FP32
-    at_its_begin = activations + logits + embedding
+    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size))
+    # Overwritten by their own gradient; bf16 has a copy in fp32 between the two.
+    logits = rows * model.vocab_size * (_FP32 if precision == "fp32" else _FP32 + 2 * _BYTES[precision])
+    counts = model.parameter_count
+    copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
+    working = copied * _BYTES[precision]
+    # The forward pass ends with all activations, some logits and the head's gradient; when all
+    # gradients are there, these are gone. Gradients are freed after each step.
+    at_its_begin = activations + embedding + max(logits, embedding)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
-    at_its_end = weights + (2 * embedding if model.traits.tied_head else 0)
+    at_its_end = weights + working + (2 * embedding if model.traits.tied_head else 0)
     return TrainingMemory(
         process=PROCESS_BYTES,
-        weights=weights,
+        weights=weights + working,
         optimizer=2 * weights,
         gradients=weights,
         activations=activations,
         logits=logits,
         snapshot=3 * weights,
-        peak=PROCESS_BYTES + 6 * weights + max(at_its_begin, at_its_end),
+        peak=PROCESS_BYTES + 6 * weights + working + max(at_its_begin, at_its_end),
     )
 
 

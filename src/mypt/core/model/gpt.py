@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import attend, document_mask, offset_causal_mask
 from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.loss import mean_loss, token_losses
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
 
@@ -117,7 +118,8 @@ class GPT(nn.Module):
         if past + T > self.config.block_size:
             raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
-        x_BTC = self.dropout(self.token_embedding(ids_BT) + self.position_embedding(positions_T))
+        embedded_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.dropout(embedded_BTC.to(self._dtype))
         mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
         for block in self.blocks:
             x_BTC = block(x_BTC, cache, mask_B1TT)
@@ -127,21 +129,43 @@ class GPT(nn.Module):
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """The output head, shape (B, T, V)."""
-        if self.head is not None:
-            return self.head(hidden_BTC)
-        return F.linear(hidden_BTC, self.token_embedding.weight)
+        return F.linear(hidden_BTC, *self._head())
 
     def losses(self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
-        """Cross-entropy in nats of every position, 0 where the target is negative; shape (B x T,), in fp32."""
-        logits_BTV = self(ids_BT, documents_BT=documents_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
+        """Cross-entropy in nats of every position, 0 where the target is negative; shape (B x T,), no gradients."""
+        hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
+        return token_losses(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten())
 
-    def loss(self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy in nats per token that is to be predicted, a scalar in fp32."""
-        losses = self.losses(ids_BT, targets_BT, documents_BT)
-        if documents_BT is None:
-            return losses.mean()
-        return losses.sum() / (targets_BT >= 0).sum().clamp(min=1)
+    def loss(
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        documents_BT: Tensor | None = None,
+        predicted: Tensor | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats per token that is to be predicted, a scalar in fp32.
+
+        Args:
+            ids_BT: token ids.
+            targets_BT: the next ones, negative where nothing is to be predicted.
+            documents_BT: as in `forward`.
+            predicted: how many are to be predicted in the whole batch, where this is a piece of one.
+        """
+        if predicted is None:
+            predicted = (targets_BT >= 0).sum().clamp(min=1)
+        hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
+        return mean_loss(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten(), predicted)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What is computed in from the embeddings on; these may be more precise."""
+        return self.final_norm.weight.dtype
+
+    def _head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (V, C) and bias (V,) of the output head."""
+        if self.head is None:
+            return self.token_embedding.weight.to(self._dtype), None
+        return self.head.weight, self.head.bias
 
     def _initialize(self) -> None:
         """GPT-2's initialization: normal 0.02, smaller where branches join the residual stream."""

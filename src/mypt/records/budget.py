@@ -1,6 +1,6 @@
 """What a model costs: bytes for training and generation, FLOPs, tokens. Closed form, no torch.
 
-Letters: B batch, T context, C width, H heads, V vocabulary, L layers.
+Letters: B batch, T context, C width, H heads, K width of keys and values, V vocabulary, L layers.
 """
 
 from typing import NamedTuple
@@ -96,15 +96,22 @@ def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32"
 def activation_bytes(model: ModelConfig, batch_size: int, precision: str = "fp32") -> int:
     """Bytes of the tensors one forward pass keeps for the backward pass, logits aside.
 
-    Per token and block, in widths C: both norms' inputs and outputs (4), q k v (3), attention
-    output (1), MLP before and after the activation (8); after the blocks one more norm (2).
+    Per token: each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
+    attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
+    that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
     Dropout adds its masks (2, and 1 after the embedding) and attention's probabilities: all, dropped,
     and their mask, each H x T per token.
     """
     tokens = batch_size * model.block_size
     size = _BYTES[precision]
-    per_block = tokens * model.n_embd * 16 * size
-    around_blocks = tokens * model.n_embd * 2 * size
+    width, kv_width, traits = model.n_embd, model.kv_width, model.traits
+    norm = (3 if traits.norm == "rms" else 2) * width
+    attention = width + 2 * kv_width + width
+    if traits.rotary:
+        attention += (width + kv_width) + (width + kv_width if kv_width == width else 3 * width)
+    mlp = (4 if traits.activation == "swiglu" else 2) * model.inner_width
+    per_block = tokens * (2 * norm + attention + mlp) * size
+    around_blocks = tokens * norm * size
     if model.dropout:
         per_block += tokens * model.n_embd * 2 * size + 3 * tokens * model.n_head * model.block_size * size
         around_blocks += tokens * model.n_embd * size
@@ -122,8 +129,8 @@ def generation_memory(model: ModelConfig, batch_size: int = 1) -> GenerationMemo
 
 
 def kv_cache_bytes(model: ModelConfig, batch_size: int = 1) -> int:
-    """Bytes of the full key-value cache: 2 x L x B x T x C."""
-    return 2 * model.n_layer * batch_size * model.block_size * model.n_embd * _FP32
+    """Bytes of the full key-value cache: 2 x L x B x T x K."""
+    return 2 * model.n_layer * batch_size * model.block_size * model.kv_width * _FP32
 
 
 def training_flops_per_token(model: ModelConfig) -> int:

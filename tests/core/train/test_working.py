@@ -7,7 +7,6 @@ from mypt.core.model.gpt import GPT
 from mypt.core.train.working import WorkingWeights
 from mypt.records.model import ModelConfig
 
-CONFIG = ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=12)
 IDS = torch.arange(8).view(2, 4)
 
 
@@ -15,10 +14,15 @@ def gradients(model: GPT) -> dict[str, torch.Tensor]:
     return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
 
 
-@pytest.fixture(params=["gpt2", "mypt-v1"])
+@pytest.fixture(params=["gpt2", "mypt-v1", "modern"])
 def masters(request: pytest.FixtureRequest) -> GPT:
+    """A model none of whose weights is zero."""
     torch.manual_seed(0)
-    return GPT(CONFIG.model_copy(update={"family": request.param}))
+    model = GPT(ModelConfig(family=request.param, n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=12))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return model
 
 
 def test_fp32_computes_with_the_masters_themselves(masters: GPT) -> None:

@@ -13,8 +13,8 @@ TOKENS_PER_PARAMETER = 20
 PROCESS_BYTES = 320 * 2**20
 """Python with torch and its thread pools, before any tensor: measured on a CPU."""
 
-_LOGITS_AT_ONCE = 256 * 50_304
-"""Fewer rows of logits make slow matrix products, more only take memory."""
+_LOGITS_BYTES = 31 * 2**20
+"""Logits at once. Fewer make slow matrix products; blocks from 32 MiB on go back to the system (core/heap.py)."""
 _FEWEST_ROWS = 64
 
 _FP32 = 4
@@ -54,9 +54,9 @@ class GenerationMemory(NamedTuple):
         return sum(self)
 
 
-def rows_at_once(vocab_size: int) -> int:
-    """Of how many positions the loss holds logits at a time."""
-    return max(_FEWEST_ROWS, _LOGITS_AT_ONCE // vocab_size)
+def rows_at_once(vocab_size: int, number_bytes: int) -> int:
+    """Of how many positions the loss holds logits at a time, each number taking so many bytes."""
+    return max(_FEWEST_ROWS, _LOGITS_BYTES // (vocab_size * number_bytes))
 
 
 def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32") -> TrainingMemory:
@@ -70,9 +70,8 @@ def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32"
     weights = model.parameters * _FP32
     activations = activation_bytes(model, batch_size, precision)
     embedding = model.vocab_size * model.n_embd * _FP32
-    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size))
-    # Overwritten by their own gradient; bf16 has a copy in fp32 between the two.
-    logits = rows * model.vocab_size * (_FP32 if precision == "fp32" else _FP32 + 2 * _BYTES[precision])
+    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, _BYTES[precision]))
+    logits = rows * model.vocab_size * _BYTES[precision]
     counts = model.parameter_count
     copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
     working = copied * _BYTES[precision]

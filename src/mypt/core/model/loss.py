@@ -1,35 +1,32 @@
 """The output head and its loss together, some rows at a time: the logits are never whole in memory.
 
-    hidden states -> logits of a few rows -> their losses, and at once the gradients
+    hidden states -> logits of some rows -> their losses, and at once the gradients
 
-Logits are the largest tensor of a small model: batch x context x vocabulary. A chunk of them is overwritten by its own
-gradient, turned into the gradients of hidden states and weights, and forgotten.
+Logits are the largest tensor of a small model: batch x context x vocabulary. Those of some rows are overwritten by
+their own gradients, turned into the gradients of hidden states and weights, and forgotten.
 
-Letters: N rows (batch x time), C width, V vocabulary.
+Letters: N rows (batch x time), R rows at once, C width, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.records.budget import rows_at_once
+
+_SCORES_AT_ONCE = 2**22
+"""Of these many numbers the passes over them find most in the processor's cache."""
 
 
 @torch.no_grad()
 def token_losses(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
     """Cross-entropy in nats of every row, 0 where the target is negative; shape (N,), in fp32. Without gradients."""
-
-    def losses_of(rows: slice) -> Tensor:
-        scores_RV = F.linear(hidden_NC[rows], weight_VC, bias_V).to(_wide(hidden_NC))
-        targets_R = targets_N[rows]
-        losses_R = F.cross_entropy(scores_RV, targets_R.clamp(min=0), reduction="none")
-        return losses_R.where(targets_R >= 0, 0)
-
-    return torch.cat([losses_of(rows) for rows in _chunks(len(hidden_NC), len(weight_VC))])
+    logits = _logits(hidden_NC, weight_VC, bias_V)
+    losses = [_exponentials(part_RV, targets_N[rows])[0] for rows, part_RV in _scored(logits)]
+    return torch.cat(losses)
 
 
 def mean_loss(
@@ -48,7 +45,7 @@ def mean_loss(
 
 
 class _MeanLoss(torch.autograd.Function):
-    """Forms the gradients in the forward pass, while a chunk's logits are there."""
+    """Forms the gradients in the forward pass, while the logits are there."""
 
     @staticmethod
     def forward(  # pyrefly: ignore [bad-override] - torch takes any signature
@@ -66,43 +63,75 @@ class _MeanLoss(torch.autograd.Function):
         # Added up in fp32 whatever the weights are: bf16 would lose the small parts.
         weight_gradient_VC = torch.zeros_like(weight_VC, dtype=wide)
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
-
-        def learn(rows: slice) -> None:
-            logits_RV = F.linear(hidden_NC[rows], weight_VC, bias_V)
-            losses_R, gradient_RV = _losses_and_gradient(logits_RV, targets_N[rows], predicted)
-            total.add_(losses_R.sum())
+        for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
+            for part, part_RV in _scored([(rows, logits_RV)]):
+                total += _to_gradient(part_RV, targets_N[part], predicted).sum()
+            gradient_RV = logits_RV
             torch.mm(gradient_RV, weight_VC, out=hidden_gradient_NC[rows])
             _add_product(weight_gradient_VC, gradient_RV.T, hidden_NC[rows])
             if bias_gradient_V is not None:
-                bias_gradient_V.add_(gradient_RV.sum(0, dtype=wide))
-
-        for rows in _chunks(len(hidden_NC), len(weight_VC)):
-            learn(rows)  # a function, so that its tensors are gone before the next
-        ctx.save_for_backward(hidden_gradient_NC, weight_gradient_VC, bias_gradient_V)
+                bias_gradient_V += gradient_RV.sum(0, dtype=wide)
+        ctx.gradients = hidden_gradient_NC, weight_gradient_VC, bias_gradient_V
         return total / predicted
 
     @staticmethod
     @once_differentiable
     # pyrefly: ignore [bad-override] - torch takes any signature
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
-        """Scale what the forward pass kept."""
-        return *(None if part is None else part * gradient for part in ctx.saved_tensors), None, None
+        """Scale what the forward pass kept; once, since it is scaled in place."""
+        gradients, ctx.gradients = ctx.gradients, None
+        return *(None if part is None else part.mul_(gradient) for part in gradients), None, None
 
 
-def _losses_and_gradient(logits_RV: Tensor, targets_R: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses of some rows, and the gradient of their sum / predicted: softmax minus one-hot. Overwrites the logits."""
+Logits = tuple[slice, Tensor]
+"""Some rows, and their logits, which whoever takes them may overwrite."""
+
+
+def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iterator[Logits]:
+    """Logits of all rows, as many at a time as are to be in memory. Each time they lie in the same place."""
+    size = min(len(hidden_NC), rows_at_once(len(weight_VC), weight_VC.itemsize))
+    room_RV = hidden_NC.new_empty(size, len(weight_VC))
+    for first in range(0, len(hidden_NC), size):
+        rows = slice(first, min(first + size, len(hidden_NC)))
+        logits_RV = torch.mm(hidden_NC[rows], weight_VC.T, out=room_RV[: rows.stop - first])
+        if bias_V is not None:
+            logits_RV += bias_V
+        yield rows, logits_RV
+
+
+def _scored(logits: Iterable[Logits]) -> Iterator[Logits]:
+    """The same logits, so few rows at a time that they stay in the processor's cache."""
+    for rows, logits_RV in logits:
+        size = max(1, _SCORES_AT_ONCE // logits_RV.shape[1])
+        for first, part_RV in enumerate(logits_RV.split(size)):
+            start = rows.start + first * size
+            yield slice(start, start + len(part_RV)), part_RV
+
+
+def _exponentials(logits_RV: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses, shape (R,); the softmax before it is divided by its sums; and these sums, shape (R, 1).
+
+    Overwrites logits in fp32.
+    """
     scores_RV = logits_RV.to(_wide(logits_RV))
-    is_target = (targets_R >= 0)[:, None]
-    target_R1 = targets_R.clamp(min=0)[:, None]
-    target_score_R1 = scores_RV.gather(1, target_R1)
+    target_score_R = scores_RV.gather(1, targets_R.clamp(min=0)[:, None])[:, 0]
     largest_R1 = scores_RV.amax(1, keepdim=True)
     scores_RV.sub_(largest_R1).exp_()
     sums_R1 = scores_RV.sum(1, keepdim=True)
-    losses_R1 = torch.where(is_target, largest_R1 + sums_R1.log() - target_score_R1, 0)
-    weight_R1 = is_target.to(scores_RV.dtype) / predicted
+    losses_R = (largest_R1 + sums_R1.log())[:, 0] - target_score_R
+    return losses_R.where(targets_R >= 0, 0), scores_RV, sums_R1
+
+
+def _to_gradient(logits_RV: Tensor, targets_R: Tensor, predicted: Tensor) -> Tensor:
+    """Losses of some rows. The gradient of their sum / predicted, softmax minus one-hot, takes the logits' place."""
+    losses_R, scores_RV, sums_R1 = _exponentials(logits_RV, targets_R)
+    weight_R1 = (targets_R >= 0).to(scores_RV.dtype)[:, None] / predicted
+    target_R1 = targets_R.clamp(min=0)[:, None]
     scores_RV.mul_(weight_R1 / sums_R1)
     scores_RV.scatter_(1, target_R1, scores_RV.gather(1, target_R1) - weight_R1)
-    return losses_R1[:, 0], scores_RV.to(logits_RV.dtype)
+    if scores_RV.dtype != logits_RV.dtype:
+        logits_RV.copy_(scores_RV)
+    return losses_R
 
 
 def _add_product(sum_VC: Tensor, left_VR: Tensor, right_RC: Tensor) -> None:
@@ -111,11 +140,6 @@ def _add_product(sum_VC: Tensor, left_VR: Tensor, right_RC: Tensor) -> None:
         sum_VC.addmm_(left_VR, right_RC)
     else:
         sum_VC += left_VR @ right_RC
-
-
-def _chunks(rows: int, vocab_size: int) -> Iterator[slice]:
-    size = rows_at_once(vocab_size)
-    return (slice(first, first + size) for first in range(0, rows, size))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -19,6 +19,7 @@ from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score, Tensors, score
+from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
@@ -63,6 +64,8 @@ class Session:
         progress: Progress,
         initialized_from: str | None = None,
     ) -> None:
+        if device.kind == "cpu":
+            keep_freed_memory()
         self.config = config
         self.corpus = corpus
         self.model = model.train()

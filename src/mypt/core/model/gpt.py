@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import attend, document_mask, offset_causal_mask
 from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.linear import FusedLinear
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
 
@@ -28,7 +29,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.n_head = config.n_head
         self.dropout = config.dropout
-        self.query_key_value = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.query_key_value = FusedLinear(config.n_embd, (config.n_embd,) * 3, bias=config.bias)
         self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
 
     def forward(self, x_BTC: Tensor, cache: KeyValueCache | None = None, mask_B1TT: Tensor | None = None) -> Tensor:

@@ -160,7 +160,7 @@ class Loop:
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
-            learning_rate=learning_rate(vitals.step - 1, self._training),
+            learning_rate=learning_rate(self._training.learning_rate, vitals.step - 1, self._training),
             tokens_per_s=self._meter.lap_tokens_per_s(),
             tokens_seen=self._session.tokens_seen,
             elapsed_s=self._meter.elapsed_s,

@@ -15,7 +15,7 @@ from mypt.core.train.loop import Loop
 from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin, find_origin, other_surroundings, read_text
+from mypt.core.train.start import Origin, another_optimizer, begin, find_origin, other_surroundings, read_text
 from mypt.durable import make_directory
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Event, RunPlanned, Warned
@@ -64,6 +64,7 @@ def train(
             yield Warned(f"the old model was set aside as {aside}")
         if origin.own is not None:
             yield from other_surroundings(origin.own.training.versions, session.versions())
+            yield from another_optimizer(origin.own.training.training, config.training)
         with closing(session), closing(_open_log(directory)) as log:
             beside = copy_fits(config, device, session.sequences_at_once)
             yield _plan(session, directory, beside=beside)

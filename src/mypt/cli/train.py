@@ -29,7 +29,9 @@ FLAGS = {
     "max_iters": "training.max_iters",
     "batch_size": "training.batch_size",
     "micro_batch_size": "training.micro_batch_size",
+    "optimizer": "training.optimizer",
     "learning_rate": "training.learning_rate",
+    "schedule": "training.schedule",
     "eval_interval": "training.eval_interval",
     "eval_iters": "training.eval_iters",
     "patience": "training.patience",
@@ -91,8 +93,27 @@ def train(
             panel=_TRAINING,
         ),
     ] = None,
+    optimizer: Annotated[
+        str | None,
+        option(
+            "--optimizer",
+            help="adamw, or muon: Muon for the matrices of the blocks and AdamW for the rest.",
+            panel=_TRAINING,
+        ),
+    ] = None,
     learning_rate: Annotated[
-        float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)
+        float | None,
+        option(
+            "--learning-rate",
+            help="Peak learning rate; if not set, the optimizer's own: 0.0006 with adamw, 0.04 with muon.",
+            panel=_TRAINING,
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        option(
+            "--schedule", help="How the learning rate falls after warm-up: cosine, linear or wsd.", panel=_TRAINING
+        ),
     ] = None,
     eval_interval: Annotated[
         int | None, option("--eval-interval", help="Steps between evaluations.", panel=_TRAINING)

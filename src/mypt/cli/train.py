@@ -111,9 +111,7 @@ def train(
     ] = None,
     schedule: Annotated[
         str | None,
-        option(
-            "--schedule", help="How the learning rate falls after warm-up: cosine, linear or wsd.", panel=_TRAINING
-        ),
+        option("--schedule", help="How the learning rate falls after warm-up: cosine, linear or wsd.", panel=_TRAINING),
     ] = None,
     eval_interval: Annotated[
         int | None, option("--eval-interval", help="Steps between evaluations.", panel=_TRAINING)

@@ -13,7 +13,7 @@ Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "wsd"]
 
 LEARNING_RATES: dict[Optimizer, float] = {"adamw": 6e-4, "muon": 0.04}
-"""Where nobody says one. Muon's step has the same length for every matrix, AdamW's for every number: they do not compare."""
+"""Where nobody says one. AdamW moves a number by about its rate, Muon a whole matrix: they do not compare."""
 
 
 class TrainingConfig(Record, frozen=True):
@@ -34,11 +34,17 @@ class TrainingConfig(Record, frozen=True):
         description="Peak learning rate; if not set, the optimizer's own: 0.0006 with adamw, 0.04 with muon.",
         json_schema_extra={"default": "the optimizer's"},
     )
-    schedule: Schedule = Field("cosine", description="How the learning rate falls after warm-up: cosine, linear or wsd.")
-    decay_share: float = Field(0.2, ge=0, le=1, description="Share of the steps in which wsd falls; before, it is flat.")
+    schedule: Schedule = Field(
+        "cosine", description="How the learning rate falls after warm-up: cosine, linear or wsd."
+    )
+    decay_share: float = Field(
+        0.2, ge=0, le=1, description="Share of the steps in which wsd falls; before, it is flat."
+    )
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
     warmup_iters: int = Field(50, ge=0, le=1_000_000_000, description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="Decay of matrices; with muon, of the blocks' matrices alone.")
+    weight_decay: float = Field(
+        0.1, ge=0, le=10, description="Decay of matrices; with muon, of the blocks' matrices alone."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW first-moment decay.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW second-moment decay.")
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="Largest gradient norm; 0 switches it off.")

@@ -54,7 +54,9 @@ class Muon(torch.optim.Optimizer):
 
     found_inf: Tensor | None = None
 
-    def __init__(self, row_sizes: Mapping[Tensor, Sequence[int]], others: AdamW, *, lr: float, weight_decay: float):
+    def __init__(
+        self, row_sizes: Mapping[Tensor, Sequence[int]], others: AdamW, *, lr: float, weight_decay: float
+    ) -> None:
         """Take over parameters.
 
         Args:
@@ -82,9 +84,10 @@ class Muon(torch.optim.Optimizer):
         self._others.make_moments()
 
     @torch.no_grad()
+    # pyrefly: ignore [bad-override] - torch also lets a caller pass the loss as a function
     def step(self, closure: None = None) -> None:
         """Move all parameters. All that takes memory comes before the first one moves."""
-        assert closure is None, "nobody needs the loss again"
+        assert closure is None, "gradients are there already"
         self.make_moments()
         updates = [self._update(matrices) for matrices in self._stacks]
         self._others.found_inf = self.found_inf

@@ -9,10 +9,8 @@ from mypt.core.train.adamw import AdamW
 from mypt.core.train.muon import Muon
 from mypt.records.run import TrainingConfig
 
-# Beside Muon's matrices, as shares of their learning rate.
-_EMBEDDING_SHARE = 0.5
-_HEAD_SHARE = 0.1
-_VECTOR_SHARE = 0.1
+_EMBEDDING_SHARE, _HEAD_SHARE, _VECTOR_SHARE = 0.5, 0.1, 0.1
+"""What is beside Muon's matrices learns at these shares of their rate: one knob turns all."""
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW | Muon:
@@ -47,7 +45,7 @@ def _muon(model: nn.Module, config: TrainingConfig) -> Muon:
     rate = config.learning_rate
     others = AdamW(
         [
-            _group(embeddings, rate * (_HEAD_SHARE if head is None else _EMBEDDING_SHARE)),
+            _group(embeddings, rate * _EMBEDDING_SHARE),
             _group(heads, rate * _HEAD_SHARE),
             _group(vectors, rate * _VECTOR_SHARE),
         ],

@@ -1,8 +1,7 @@
 """The learning rate as a pure function of the step.
 
-    warm-up -> cosine: half a wave down (Loshchilov and Hutter, 2017)
-               linear: evenly down
-               wsd:    at the peak, and evenly down in the last `decay_share` of the run (Hu et al., 2024)
+After warm-up it falls: as `cosine` half a wave (Loshchilov and Hutter, 2017), as `linear` evenly, and as `wsd` evenly
+too, but only in the last `decay_share` of the run (Hu et al., 2024).
 """
 
 import math
@@ -13,7 +12,7 @@ from mypt.records.run import TrainingConfig
 def learning_rate(peak: float, step: int, config: TrainingConfig) -> float:
     """Rate of update number `step` (the first is 0), for parameters whose highest rate is `peak`.
 
-    Warm-up takes half of the run at most. The first update already moves, and the last one uses min_lr_ratio x the peak.
+    Warm-up takes half of the run at most. The first update already moves; the last one uses min_lr_ratio x the peak.
     """
     warmup = min(config.warmup_iters, config.max_iters // 2)
     if step < warmup:

@@ -5,18 +5,17 @@ standard library's documentation -> a model sized for the time -> training -> a 
 
 import re
 import sysconfig
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from inspect import cleandoc
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import choose_device
 from mypt.core.generate.loaded import load_model
+from mypt.core.train.pace import seconds_per_step
 from mypt.core.train.run import train
 from mypt.core.train.start import Origin, begin
 from mypt.durable import write_text
@@ -27,8 +26,6 @@ from mypt.records.sampling import SamplingConfig
 
 Flavour = Literal["docs", "code"]
 
-_PROBED_STEPS = 20
-_WARMUP_STEPS = 5
 _LONGEST_CODE_CHARS = 6_000_000
 _SKIPPED_FOLDERS = {
     "test",
@@ -142,19 +139,11 @@ def _read_source(path: Path) -> str:
 
 
 def _seconds_per_step(config: RunConfig) -> float:
-    """Time some steps of a throw-away copy of the run; the median shrugs off a busy moment."""
     device = choose_device(config.training.device, config.training.precision)
     corpus = _quietly(read_corpus(config.data))
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
-    session = begin(config.model_copy(update={"model": model}), corpus, Origin(), device)
-    times_s = []
-    with closing(session):
-        for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
-            started_s = time.monotonic()
-            session.train_step()
-            session.read()
-            times_s.append(time.monotonic() - started_s)
-    return median(times_s[_WARMUP_STEPS:])
+    with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:
+        return seconds_per_step(throw_away)
 
 
 def _quietly(work: Generator[Event, None, Corpus]) -> Corpus:

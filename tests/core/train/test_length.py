@@ -6,7 +6,7 @@ import pytest
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train import length as module
-from mypt.core.train.pace import seconds_per_step
+from mypt.core.train import pace
 from mypt.core.train.run import train
 from mypt.core.train.session import Session
 from mypt.errors import UsageError
@@ -67,10 +67,8 @@ def test_more_steps_than_a_run_may_have_are_refused(tiny_run: RunConfig, directo
 def test_a_duration_holds_steps_and_evaluations(
     tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """20 evaluations of 3 s and 400 steps of 0.1 s are 100 s; so is a multiple."""
-
-    def step_s(_session: Session, most_s: float) -> float:
-        assert most_s == pytest.approx(0.02 * 10_000)
+    def step_s(_session: Session, duration_s: float) -> float:
+        assert duration_s == 10_000
         return 0.1
 
     def evaluation_s(_session: Session) -> float:
@@ -98,17 +96,21 @@ def test_a_run_sized_by_time_goes_on_to_the_same_step_with_the_same_bits(
     assert files(directory) == files(unbroken)
 
 
-def test_measuring_ends_when_its_time_is_over() -> None:
+def test_measuring_takes_one_percent_of_the_time_and_at_least_five_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     class Steps:
-        done = 0
+        """A tenth of a second each, the first ones longer."""
+
+        done, clock_s = 0, 0.0
 
         def train_step(self) -> None:
             self.done += 1
+            self.clock_s += 0.5 if self.done <= 2 else 0.1
 
         def read(self) -> None:
             """Nothing to wait for."""
 
-    hurried, patient = Steps(), Steps()
-    seconds_per_step(hurried, most_s=0)  # pyrefly: ignore[bad-argument-type]
-    seconds_per_step(patient)  # pyrefly: ignore[bad-argument-type]
-    assert (hurried.done, patient.done) == (5, 25)
+    for duration_s, least, most in ((1, 5, 5), (1000, 90, 100)):
+        steps = Steps()
+        monkeypatch.setattr(pace.time, "monotonic", lambda steps=steps: steps.clock_s)
+        assert pace.seconds_per_step(steps, duration_s) == pytest.approx(0.1)  # pyrefly: ignore[bad-argument-type]
+        assert least <= steps.done <= most

@@ -18,9 +18,6 @@ from mypt.records.length import Length
 from mypt.records.run import RunConfig, TrainingConfig
 from mypt.units import human_duration
 
-_MEASURED_SHARE = 0.02
-"""Of the time given, at most so much is spent on measuring (but for five steps)."""
-
 
 def with_length(
     config: RunConfig, length: Length | None, corpus: Corpus, origin: Origin, device: Device, started_s: float
@@ -64,7 +61,7 @@ def _timed(
 ) -> Generator[Event, None, RunConfig]:
     yield Noted("measuring how fast this machine is …")
     with closing(begin(config, corpus, Origin(), device)) as session:
-        step_s = yield from in_memory(session, lambda: seconds_per_step(session, duration_s * _MEASURED_SHARE))
+        step_s = yield from in_memory(session, lambda: seconds_per_step(session, duration_s))
         evaluation_s = yield from in_memory(session, lambda: seconds_per_evaluation(session))
         at_once = session.sequences_at_once
     left_s = started_s + duration_s - time.monotonic() - evaluation_s

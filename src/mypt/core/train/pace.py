@@ -1,27 +1,26 @@
 """How fast this machine does a run, measured on a throw-away copy of it."""
 
-import math
 import time
 from statistics import median
 
 from mypt.core.train.session import Session
 
-_STEPS = 25
+_MEASURED_SHARE = 0.01
 _FEWEST_STEPS = 5
 _WARMING_UP = 5
 """One step in so many is not counted: the first ones prepare what the later ones use."""
 
 
-def seconds_per_step(session: Session, most_s: float = math.inf) -> float:
-    """Time some steps; the median shrugs off a busy moment.
+def seconds_per_step(session: Session, duration_s: float) -> float:
+    """Time steps for one percent of a run's duration, at least five; the median shrugs off a busy moment.
 
     Args:
         session: is trained by it.
-        most_s: when so much time is over, five steps are enough.
+        duration_s: how long the run is to be.
     """
     times_s: list[float] = []
-    end_s = time.monotonic() + most_s
-    while len(times_s) < _STEPS and (len(times_s) < _FEWEST_STEPS or time.monotonic() < end_s):
+    end_s = time.monotonic() + _MEASURED_SHARE * duration_s
+    while len(times_s) < _FEWEST_STEPS or time.monotonic() < end_s:
         started_s = time.monotonic()
         session.train_step()
         session.read()

@@ -59,7 +59,7 @@ def quickstart(
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
     yield Noted("measuring how fast this machine is …")
-    step_s = _seconds_per_step(config)
+    step_s = _seconds_per_step(config, minutes * 60)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
     interval = max(10, -(-steps // 10))
@@ -138,12 +138,12 @@ def _read_source(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="ignore").encode("ascii", "ignore").decode()
 
 
-def _seconds_per_step(config: RunConfig) -> float:
+def _seconds_per_step(config: RunConfig, duration_s: float) -> float:
     device = choose_device(config.training.device, config.training.precision)
     corpus = _quietly(read_corpus(config.data))
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
     with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:
-        return seconds_per_step(throw_away)
+        return seconds_per_step(throw_away, duration_s)
 
 
 def _quietly(work: Generator[Event, None, Corpus]) -> Corpus:

@@ -38,7 +38,7 @@ class TrainingConfig(Record, frozen=True):
         "cosine", description="How the learning rate falls after warm-up: cosine, linear or wsd."
     )
     decay_share: float = Field(
-        0.2, ge=0, le=1, description="Share of the steps in which wsd falls; before, it is flat."
+        0.7, ge=0, le=1, description="Share of the steps in which wsd falls; before, it is flat."
     )
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
     warmup_iters: int = Field(50, ge=0, le=1_000_000_000, description="Steps of linear warm-up.")

@@ -153,6 +153,20 @@ def test_a_fused_projection_moves_as_its_parts_would_alone() -> None:
     torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in alone]))
 
 
+@pytest.mark.usefixtures("exact")
+def test_how_many_matrices_share_a_product_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights: list[list[Tensor]] = []
+    for numbers in (1, 200, 2**24):
+        monkeypatch.setattr(muon, "_STACKED_NUMBERS", numbers)
+        model = model_of("gpt2", torch.float64)
+        optimizer = build_optimizer(model, CONFIG)
+        with_gradients(model, 0)
+        optimizer.step()
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    torch.testing.assert_close(weights[0], weights[2])
+    torch.testing.assert_close(weights[1], weights[2])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(family: str) -> None:
     model = model_of(family)
@@ -211,11 +225,11 @@ def test_a_shortage_within_a_step_leaves_everything_as_it_was(monkeypatch: pytes
 
 def test_muon_is_ahead_of_adamw_after_the_same_steps(tiny_run: RunConfig, directory: ModelDirectory) -> None:
     """With AdamW at the better of two rates."""
-    settings = {"adamw-a": ("adamw", 3e-3), "adamw-b": ("adamw", 1e-2), "muon": ("muon", 0.04)}
+    settings = {"adamw-a": ("adamw", 1e-2), "adamw-b": ("adamw", 2e-2), "muon": ("muon", 0.04)}
     losses: dict[str, float] = {}
     for name, (optimizer, rate) in settings.items():
         changes = {"optimizer": optimizer, "learning_rate": rate, "max_iters": 100, "eval_interval": 100}
         config = tiny_run.model_copy(update={"training": tiny_run.training.model_copy(update=changes)})
         events = train(config, ModelDirectory(directory.path.parent, name))
         losses[name] = sum([event.loss for event in events if isinstance(event, StepDone)][-20:]) / 20
-    assert losses["muon"] < min(losses["adamw-a"], losses["adamw-b"]) - 0.05
+    assert losses["muon"] < min(losses["adamw-a"], losses["adamw-b"]) - 0.03

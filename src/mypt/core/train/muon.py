@@ -24,6 +24,9 @@ MOMENTUM = 0.95
 ROW_DECAY = 0.95
 _TINY = 1e-10
 
+_STACKED_NUMBERS = 2**24
+"""Matrices share products until they are so large together: more would be no faster, and take memory."""
+
 
 class Matrix(NamedTuple):
     """Rows of a parameter that are a matrix of their own."""
@@ -143,10 +146,14 @@ def _gradient(matrix: Matrix) -> Tensor:
 
 
 def _by_shape(row_sizes: Mapping[Tensor, Iterable[int]]) -> list[list[Matrix]]:
-    """All matrices, those of one shape together."""
-    stacks: dict[tuple[int, int], list[Matrix]] = {}
+    """All matrices, those of one shape together, as many as are worth it."""
+    found: dict[tuple[int, int], list[Matrix]] = {}
     for parameter, sizes in row_sizes.items():
         for start, end in pairwise(accumulate(sizes, initial=0)):
             shape = (end - start, parameter.shape[1])
-            stacks.setdefault(shape, []).append(Matrix(parameter, slice(start, end)))
-    return list(stacks.values())
+            found.setdefault(shape, []).append(Matrix(parameter, slice(start, end)))
+    stacks: list[list[Matrix]] = []
+    for shape, matrices in found.items():
+        count = max(1, _STACKED_NUMBERS // math.prod(shape))
+        stacks += [matrices[start : start + count] for start in range(0, len(matrices), count)]
+    return stacks

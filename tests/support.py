@@ -5,13 +5,16 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hypothesis import strategies as st
 
 from mypt.core.checkpoint.state import MANIFEST_FILE, MODEL_FILE, State
 from mypt.durable import sha256_of
 from mypt.records.checkpoint import FileInfo
+
+if TYPE_CHECKING:
+    from mypt.core.model.gpt import GPT
 
 
 class Mypt(Protocol):
@@ -61,6 +64,17 @@ FRAGMENTS = [
     ),
 ]
 VARIED = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join)
+
+
+def stirred(model: "GPT", size: float = 0.1) -> "GPT":
+    """A model whose weights are all away from where they begin, so that each one matters; ready to be asked."""
+    import torch
+
+    chance = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=chance) * size)
+    return model.eval()
 
 
 def nudged(state: State, name: str) -> None:

@@ -234,6 +234,7 @@ def test_no_command_runs_what_is_hidden_in_a_file(field: Path) -> None:
     for told in results:
         assert "bug" not in told.stderr, told
         assert "Traceback" not in told.stderr, told
+        assert "UserWarning" not in told.stderr, told
         assert told.returncode == 0 or "Error: " in told.stderr, told
         assert told.returncode == 2 or told.line[0] != "tokenizer" or told.line[2] in told.stderr, told
 

@@ -184,3 +184,14 @@ def test_a_clock_that_jumps_changes_no_step(
     assert isinstance(event, Finished)
     for state in directory.states():
         state.verify()
+
+
+@pytest.mark.parametrize("limit_mib", [300, 500])
+def test_where_not_even_torch_can_be_loaded_memory_is_named(house: Path, limit_mib: int) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (limit_mib * 2**20, limit_mib * 2**20))
+
+    run = start(house, COMMANDS["train"], before=limit)
+    assert run.returncode == 5, run.stderr
+    assert "Error: out of memory" in run.stderr
+    require_no_traceback(run)

@@ -128,6 +128,41 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_the_nearest_that_do
     assert "nearest: n_head = 6" in message
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"n_kv_head": 2}, "family gpt2 has no n_kv_head (families that have it: modern)"),
+        ({"n_inner": 704}, "family gpt2 has no n_inner (families that have it: modern)"),
+        ({"rope_base": 1000.0}, "family gpt2 has no rope_base (families that have it: modern)"),
+        ({"family": "mypt-v1", "n_kv_head": 6}, "family mypt-v1 has no n_kv_head (families that have it: modern)"),
+        ({"family": "modern", "bias": True}, "family modern has no bias (families that have it: gpt2, mypt-v1)"),
+        ({"family": "modern", "n_kv_head": 4}, "n_head = 6 is not divisible by n_kv_head = 4"),
+        ({"family": "modern", "n_kv_head": 12}, "n_head = 6 is not divisible by n_kv_head = 12"),
+        ({"family": "modern", "n_embd": 18}, "n_embd = 18 over n_head = 6 makes heads 3 wide"),
+        ({"family": "modern", "rope_base": 0.5}, "model.rope_base = 0.5: should be"),
+        ({"family": "qwen3"}, "(allowed: gpt2, modern, mypt-v1)"),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused(model: dict[str, Any], said: str) -> None:
+    assert said in refusal({"model": model})
+
+
+def test_a_preset_of_one_family_may_be_made_another() -> None:
+    modern = dotted_layer("flag", {"model.family": "modern", "model.n_kv_head": 2})
+    config, _ = resolve([Layer(*find_config("small")), modern], where="x")
+    assert (config.model.family, config.model.n_embd) == ("modern", load_preset("small").model.n_embd)
+
+
+def test_another_family_leaves_behind_what_only_the_weaker_one_had() -> None:
+    biased = dotted_layer("file", {"model.family": "gpt2", "model.bias": True, "model.n_layer": 3})
+    grouped = dotted_layer("file", {"model.family": "modern", "model.n_kv_head": 1})
+    for layers, kept in (([grouped, biased], {"bias": True}), ([biased, grouped], {"n_kv_head": 1})):
+        model = resolve(layers, where="x").config.model
+        assert ({"n_layer": 3} | kept).items() <= model.model_dump().items()
+    with pytest.raises(UsageError, match="family modern has no bias"):
+        resolve([biased, grouped, dotted_layer("flag", {"model.bias": True})], where="x")
+
+
 def test_text_and_a_dataset_together_are_refused() -> None:
     assert "not both" in refusal({"data": {"input_files": ["a.txt"], "dataset_dir": "d"}})
 

@@ -44,6 +44,8 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 _MOST_SHOWN = 300
+# The words of loaders and of Python itself where the address space ends.
+_STARVED = ("failed to map segment", "cannot allocate memory", "error return without exception set")
 # What the system says of paths that nothing can have.
 _NO_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
@@ -139,8 +141,10 @@ def _in_our_words(problem: Exception) -> MyptError:
         context = getattr(problem, "ctx", None)
         path = context.command_path if context else program_name()
         wanted: MyptError = UsageError(words(), hint=f"See: {path} --help")
-    elif isinstance(problem, MemoryError):
-        wanted = MemoryShortageError("out of memory")
+    elif _is_starved(problem):
+        wanted = MemoryShortageError(
+            "out of memory", hint="Python and torch alone take almost a gigabyte of addresses; look at `ulimit -v`."
+        )
     elif isinstance(problem, OSError):
         kind = UsageError if problem.errno in _NO_PATHS else MyptError
         wanted = kind(f"{str(problem.filename or 'the system')[:_MOST_SHOWN]}: {problem.strerror or problem}")
@@ -149,6 +153,13 @@ def _in_our_words(problem: Exception) -> MyptError:
         wanted = MyptError(f"{type(problem).__name__}: {problem}", hint=hint)
     wanted.__cause__ = problem
     return wanted
+
+
+def _is_starved(problem: Exception) -> bool:
+    """Whether memory ran out, also while a library was being loaded: the loader has words of its own for it."""
+    if isinstance(problem, ImportError | SystemError):
+        return any(words in str(problem).lower() for words in _STARVED)
+    return isinstance(problem, MemoryError)
 
 
 def _report(problem: MyptError) -> int:

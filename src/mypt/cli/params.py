@@ -26,6 +26,7 @@ def params(
     ] = None,
     model_name: ModelName = None,
     config_file: ConfigFile = None,
+    family: Annotated[str | None, option("--family", help="Architecture family.")] = None,
     n_layer: Annotated[int | None, option("--n-layer", help="Transformer blocks.")] = None,
     n_head: Annotated[int | None, option("--n-head", help="Attention heads per block.")] = None,
     n_embd: Annotated[int | None, option("--n-embd", help="Width of the residual stream.")] = None,
@@ -58,6 +59,7 @@ def params(
         reference = wanted if config_file is None else config_file
         layer = Layer(*find_config(DEFAULT_PRESET if reference is None else reference))
     sizes = {
+        "family": family,
         "n_layer": n_layer,
         "n_head": n_head,
         "n_embd": n_embd,

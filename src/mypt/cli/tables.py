@@ -246,8 +246,9 @@ def show_preset(source: str, config: RunConfig) -> None:
 def _architecture(config: ModelConfig) -> str:
     bias = "" if config.bias else ", no bias"
     dropout = f", dropout {config.dropout:g}" if config.dropout else ""
+    shared = f" ({config.kv_heads} of keys and values)" if config.kv_heads < config.n_head else ""
     return (
-        f"{config.family}, {config.n_layer} layers x {config.n_head} heads, width {config.n_embd}, "
+        f"{config.family}, {config.n_layer} layers x {config.n_head} heads{shared}, width {config.n_embd}, "
         f"context {config.block_size}, vocabulary {config.vocab_size:,}{bias}{dropout}"
     )
 

@@ -30,6 +30,7 @@ FLAGS = {
     "tokenization": "data.tokenization",
     "val_fraction": "data.val_fraction",
     "encoding_errors": "data.encoding_errors",
+    "family": "model.family",
     "n_layer": "model.n_layer",
     "n_head": "model.n_head",
     "n_embd": "model.n_embd",
@@ -81,6 +82,7 @@ def train(
     encoding_errors: Annotated[
         str | None, option("--encoding-errors", help="What to do with invalid UTF-8: strict or replace.", panel=_DATA)
     ] = None,
+    family: Annotated[str | None, option("--family", help="Architecture family.", panel=_MODEL)] = None,
     n_layer: Annotated[int | None, option("--n-layer", help="Transformer blocks.", panel=_MODEL)] = None,
     n_head: Annotated[int | None, option("--n-head", help="Attention heads per block.", panel=_MODEL)] = None,
     n_embd: Annotated[int | None, option("--n-embd", help="Width of the residual stream.", panel=_MODEL)] = None,
@@ -167,7 +169,7 @@ def train(
     ] = None,
     device: DeviceName = None,
     precision: Annotated[
-        str | None, option("--precision", help="fp32, bf16 (autocast), or auto: what the device does best.")
+        str | None, option("--precision", help="fp32, bf16, or auto: what the device does best.")
     ] = None,
     document_mask: Annotated[
         bool | None,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -36,10 +36,6 @@ class Device:
             return f"cuda: {torch.cuda.get_device_name(self.torch)}"
         threads = torch.get_num_threads()
         return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Run matrix products in bf16 where the precision says so; weights stay fp32."""
-        return torch.autocast(self.kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def synchronize(self) -> None:
         """Wait for queued work, so that a clock read after it is true."""

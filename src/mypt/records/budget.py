@@ -1,6 +1,6 @@
 """What a model costs: bytes for training and generation, FLOPs, tokens. Closed form, no torch.
 
-Letters: B batch, T context, C width, H heads, V vocabulary, L layers.
+Letters: B batch, T context, C width, H heads, K width of keys and values, V vocabulary, L layers.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,10 @@ TOKENS_PER_PARAMETER = 20
 
 PROCESS_BYTES = 320 * 2**20
 """Python with torch and its thread pools, before any tensor: measured on a CPU."""
+
+_LOGITS_AT_ONCE = 256 * 50_304
+"""Fewer rows of logits make slow matrix products, more only take memory."""
+_FEWEST_ROWS = 64
 
 _FP32 = 4
 _BYTES = {"fp32": 4, "bf16": 2}
@@ -50,48 +54,64 @@ class GenerationMemory(NamedTuple):
         return sum(self)
 
 
+def rows_at_once(vocab_size: int) -> int:
+    """Of how many positions the loss holds logits at a time."""
+    return max(_FEWEST_ROWS, _LOGITS_AT_ONCE // vocab_size)
+
+
 def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32") -> TrainingMemory:
     """Estimate the peak of one AdamW step with fp32 weights.
 
     Args:
         model: the architecture.
         batch_size: sequences of block_size tokens per step.
-        precision: 'fp32', or 'bf16' for autocast (activations in two bytes).
+        precision: 'fp32', or 'bf16': activations, and a copy of the weights, in two bytes.
     """
     weights = model.parameters * _FP32
     activations = activation_bytes(model, batch_size, precision)
-    # Log-probabilities, and the gradients of these and of the logits, all in fp32.
-    logits = 3 * batch_size * model.block_size * model.vocab_size * _FP32
-    # The backward pass begins with all activations, the logits and the head's gradient; when all
-    # gradients are there, these are gone. Gradients are freed after each step.
     embedding = model.vocab_size * model.n_embd * _FP32
-    at_its_begin = activations + logits + embedding
+    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size))
+    # Overwritten by their own gradient; bf16 has a copy in fp32 between the two.
+    logits = rows * model.vocab_size * (_FP32 if precision == "fp32" else _FP32 + 2 * _BYTES[precision])
+    counts = model.parameter_count
+    copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
+    working = copied * _BYTES[precision]
+    # The forward pass ends with all activations, some logits and the head's gradient; when all
+    # gradients are there, these are gone. Gradients are freed after each step.
+    at_its_begin = activations + embedding + max(logits, embedding)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
-    at_its_end = weights + (2 * embedding if model.traits.tied_head else 0)
+    at_its_end = weights + working + (2 * embedding if model.traits.tied_head else 0)
     return TrainingMemory(
         process=PROCESS_BYTES,
-        weights=weights,
+        weights=weights + working,
         optimizer=2 * weights,
         gradients=weights,
         activations=activations,
         logits=logits,
         snapshot=3 * weights,
-        peak=PROCESS_BYTES + 6 * weights + max(at_its_begin, at_its_end),
+        peak=PROCESS_BYTES + 6 * weights + working + max(at_its_begin, at_its_end),
     )
 
 
 def activation_bytes(model: ModelConfig, batch_size: int, precision: str = "fp32") -> int:
     """Bytes of the tensors one forward pass keeps for the backward pass, logits aside.
 
-    Per token and block, in widths C: both norms' inputs and outputs (4), q k v (3), attention
-    output (1), MLP before and after the activation (8); after the blocks one more norm (2).
+    Per token: each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
+    attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
+    that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
     Dropout adds its masks (2, and 1 after the embedding) and attention's probabilities: all, dropped,
     and their mask, each H x T per token.
     """
     tokens = batch_size * model.block_size
     size = _BYTES[precision]
-    per_block = tokens * model.n_embd * 16 * size
-    around_blocks = tokens * model.n_embd * 2 * size
+    width, kv_width, traits = model.n_embd, model.kv_width, model.traits
+    norm = (3 if traits.norm == "rms" else 2) * width
+    attention = width + 2 * kv_width + width
+    if traits.rotary:
+        attention += (width + kv_width) + (width + kv_width if kv_width == width else 3 * width)
+    mlp = (4 if traits.activation == "swiglu" else 2) * model.inner_width
+    per_block = tokens * (2 * norm + attention + mlp) * size
+    around_blocks = tokens * norm * size
     if model.dropout:
         per_block += tokens * model.n_embd * 2 * size + 3 * tokens * model.n_head * model.block_size * size
         around_blocks += tokens * model.n_embd * size
@@ -109,8 +129,8 @@ def generation_memory(model: ModelConfig, batch_size: int = 1) -> GenerationMemo
 
 
 def kv_cache_bytes(model: ModelConfig, batch_size: int = 1) -> int:
-    """Bytes of the full key-value cache: 2 x L x B x T x C."""
-    return 2 * model.n_layer * batch_size * model.block_size * model.n_embd * _FP32
+    """Bytes of the full key-value cache: 2 x L x B x T x K."""
+    return 2 * model.n_layer * batch_size * model.block_size * model.kv_width * _FP32
 
 
 def training_flops_per_token(model: ModelConfig) -> int:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mypt.errors import UsageError
 from mypt.records.base import decode_json, flatten
+from mypt.records.model import FAMILIES, fields_of_others
 from mypt.records.run import RunConfig, TrainingConfig
 
 _DEEPEST = 9
@@ -41,6 +42,7 @@ def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
     try:
         for layer in _with_fitting_rates(layers):
             _drop_other_source(values, layer.values)
+            _drop_other_family(values, layer.values)
             _merge(values, layer.values)
             sources |= dict.fromkeys((key for key, _ in flatten(layer.values)), layer.source)
     except RecursionError:
@@ -101,6 +103,16 @@ def _drop_other_source(values: Mapping[str, Any], newer: Mapping[str, Any]) -> N
         for given, other in (("input_files", "dataset_dir"), ("dataset_dir", "input_files")):
             if new.get(given) and not new.get(other):
                 old.pop(other, None)
+
+
+def _drop_other_family(values: Mapping[str, Any], newer: Mapping[str, Any]) -> None:
+    """Where a layer names a family, what only other families have goes with the weaker layer that said it."""
+    old, new = values.get("model"), newer.get("model")
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        for family in FAMILIES:
+            if new.get("family") == family:
+                for name in fields_of_others(family):
+                    old.pop(name, None)
 
 
 def _nested(path: Sequence[str], value: object) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from mypt.core.tokens.byte import ByteTokenizer
 from mypt.core.tokens.char import CharTokenizer
 from mypt.errors import DataError
 from mypt.events import Generated, Token, Warned
-from mypt.records.model import FamilyName, ModelConfig
+from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.sampling import SamplingConfig
 from mypt.records.tokenizer import CharSpec
+from support import stirred
 
 CPU = choose_device("cpu")
 BLOCK_SIZE = 16
@@ -31,7 +32,7 @@ def model(family: FamilyName = "gpt2", vocab_size: int = 320, *, scale: float = 
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.mul_(scale if parameter.dim() > 1 else 1)
-    return built
+    return stirred(built, size=0.02 * scale) if family == "modern" else built
 
 
 def last(gpt: GPT, prompt: str, **settings: object) -> Generated:
@@ -55,7 +56,9 @@ def reference_greedy(gpt: GPT, ids: list[int], count: int, kept: int) -> list[in
     return new
 
 
-@pytest.mark.parametrize(("family", "kept"), [("gpt2", BLOCK_SIZE // 2), ("mypt-v1", BLOCK_SIZE)])
+@pytest.mark.parametrize(
+    ("family", "kept"), [("gpt2", BLOCK_SIZE // 2), ("mypt-v1", BLOCK_SIZE), ("modern", BLOCK_SIZE // 2)]
+)
 @pytest.mark.parametrize("prompt", ["a", "hello world", "x" * (BLOCK_SIZE - 1), "y" * BLOCK_SIZE, "long prompt " * 5])
 def test_greedy_text_equals_the_plain_reference_past_the_window(family: FamilyName, kept: int, prompt: str) -> None:
     gpt = model(family)
@@ -102,8 +105,9 @@ def test_tokens_in_the_stream_join_to_the_text() -> None:
     assert end.text == decode(ByteTokenizer(), list(end.token_ids))
 
 
-def test_padded_ids_are_never_produced() -> None:
-    gpt = model(vocab_size=5000, scale=0.01)  # nearly uniform over 5,000 rows, of which 257 are tokens
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_ids_are_never_produced(family: FamilyName) -> None:
+    gpt = model(family, vocab_size=5000, scale=0.01)  # nearly uniform over 5,000 rows, of which 257 are tokens
     ids = last(gpt, "", max_new_tokens=200, temperature=5.0).token_ids
     assert len(ids) > 0
     assert max(ids) < 257

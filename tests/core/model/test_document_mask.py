@@ -12,17 +12,22 @@ from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.core.device import choose_device
 from mypt.core.evaluate.loss import score
 from mypt.core.model.gpt import GPT
-from mypt.records.model import ModelConfig
+from mypt.records.model import FAMILIES, ModelConfig
+from support import stirred
 
 VOCABULARY = 40
 DOCUMENTS = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]] * 3)
 
 
-@pytest.fixture(params=["gpt2", "mypt-v1"])
+@pytest.fixture(params=FAMILIES)
 def model(request: pytest.FixtureRequest) -> GPT:
+    return built(request.param)
+
+
+def built(family: str, **more: int) -> GPT:
     torch.manual_seed(1)
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 12, "vocab_size": VOCABULARY}
-    return GPT(ModelConfig.parse({"family": request.param, **sizes}, where="test")).eval()
+    return stirred(GPT(ModelConfig.parse({"family": family, **sizes, **more}, where="test")))
 
 
 def ids(seed: int) -> Tensor:
@@ -45,6 +50,15 @@ def test_the_first_document_is_as_if_it_were_alone(model: GPT) -> None:
     with torch.no_grad():
         packed, alone = model(ids(1), documents_BT=DOCUMENTS), model(ids(1)[:, :5])
     torch.testing.assert_close(packed[:, :5], alone)
+
+
+@pytest.mark.parametrize("document", [0, 1, 2])
+def test_with_rotary_positions_every_document_is_as_if_it_were_alone(document: int) -> None:
+    model = built("modern", n_kv_head=1)
+    place = DOCUMENTS[0].eq(document)
+    with torch.no_grad():
+        packed, alone = model(ids(1), documents_BT=DOCUMENTS), model(ids(1)[:, place])
+    torch.testing.assert_close(packed[:, place], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_one_document_is_no_mask_at_all(model: GPT) -> None:

@@ -47,10 +47,10 @@ def only_for(monkeypatch: pytest.MonkeyPatch, most: int, from_call: int = 1) -> 
     """A machine whose memory takes at most so many sequences at once."""
     sound, calls = GPT.loss, 0
 
-    def loss(self: GPT, ids_BT: Tensor, *rest: Any) -> Tensor:
+    def loss(self: GPT, ids_BT: Tensor, *rest: Any, **named: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        result = sound(self, ids_BT, *rest)
+        result = sound(self, ids_BT, *rest, **named)
         if self.training and len(ids_BT) > most and calls >= from_call:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return result
@@ -149,7 +149,7 @@ def test_moments_made_before_the_first_step_are_those_the_first_step_would_make(
 def test_another_error_is_not_taken_for_a_shortage(
     tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Tensor:
+    def broken(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(GPT, "loss", broken)

@@ -18,14 +18,14 @@ from mypt.events import StepDone
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig, TrainingConfig
 
-FAMILIES = ["gpt2", "mypt-v1"]
+FAMILIES = ["gpt2", "mypt-v1", "modern"]
 CONFIG = TrainingConfig(optimizer="muon", learning_rate=0.03, weight_decay=0.2)
 
 
 def model_of(family: str, dtype: torch.dtype = torch.float32) -> GPT:
     torch.manual_seed(0)
     config = {"family": family, "n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 8, "vocab_size": 20}
-    return GPT(ModelConfig.model_validate(config | {"bias": True})).to(dtype)
+    return GPT(ModelConfig.model_validate(config | {"bias": family != "modern"})).to(dtype)
 
 
 def with_gradients(model: GPT, seed: int) -> GPT:

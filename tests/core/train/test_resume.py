@@ -81,16 +81,22 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "model"),
     [
-        {},
-        {"optimizer": "muon", "learning_rate": 0.04},
-        {"optimizer": "muon", "learning_rate": 0.04, "schedule": "wsd", "micro_batch_size": 3},
+        ({}, {}),
+        ({}, {"family": "modern", "n_kv_head": 1}),
+        ({"optimizer": "muon", "learning_rate": 0.04}, {}),
+        (
+            {"optimizer": "muon", "learning_rate": 0.04, "micro_batch_size": 3, "precision": "bf16"},
+            {"family": "modern", "n_kv_head": 1},
+        ),
     ],
-    ids=["adamw", "muon", "muon in parts"],
+    ids=["gpt2", "modern", "gpt2 by muon", "modern by muon, in parts, bf16"],
 )
-def test_resumed_run_equals_unbroken_run(tiny_run: RunConfig, tmp_path: Path, changes: dict[str, Any]) -> None:
-    run = with_training(tiny_run, **changes)
+def test_resumed_run_equals_unbroken_run(
+    tiny_run: RunConfig, tmp_path: Path, changes: dict[str, Any], model: dict[str, Any]
+) -> None:
+    run = with_model(with_training(tiny_run, **changes), **model)
     unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
     run_in_child(run, unbroken)
     run_in_child(run, resumed, last_step=30)
@@ -174,9 +180,9 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(tiny_run: RunConfig, di
     assert [event.step for event in longer if isinstance(event, StepDone)] == [6, 7, 8]
 
 
-@pytest.mark.parametrize("change", [{"n_layer": 3}, {"block_size": 16}, {"n_head": 1}])
+@pytest.mark.parametrize("change", [{"n_layer": 3}, {"block_size": 16}, {"n_head": 1}, {"family": "modern"}])
 def test_another_architecture_is_refused_with_the_differing_keys(
-    tiny_run: RunConfig, directory: ModelDirectory, change: dict[str, int]
+    tiny_run: RunConfig, directory: ModelDirectory, change: dict[str, Any]
 ) -> None:
     events_of(with_training(tiny_run, max_iters=2), directory)
     before = digests(directory.path.parent)
@@ -252,6 +258,19 @@ def test_init_from_model_takes_a_shorter_but_no_longer_context(tiny_run: RunConf
         events_of(
             with_model(shorter, block_size=64), ModelDirectory(directory.path.parent, "longer"), init_from=directory
         )
+
+
+def test_init_from_a_model_with_rotary_positions_takes_any_context(
+    tiny_run: RunConfig, directory: ModelDirectory
+) -> None:
+    modern = with_model(with_training(tiny_run, max_iters=2), family="modern")
+    events_of(modern, directory)
+    for block_size in (16, 64):
+        child = ModelDirectory(directory.path.parent, f"child-{block_size}")
+        events_of(with_model(modern, block_size=block_size), child, init_from=directory)
+        assert child.states()[0].config().block_size == block_size
+    with pytest.raises(CheckpointError, match="family = gpt2"):
+        events_of(tiny_run, ModelDirectory(directory.path.parent, "other"), init_from=directory)
 
 
 def test_another_tokenization_than_the_models_is_refused(tiny_run: RunConfig, directory: ModelDirectory) -> None:

@@ -41,10 +41,11 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, *calls: int, poison: Poison = nan_
     """Poison these losses, counted from 1 on, of the whole process."""
     sound, count = GPT.loss, 0
 
-    def loss(self: GPT, *batch: Any) -> Tensor:
+    def loss(self: GPT, *batch: Any, **named: Any) -> Tensor:
         nonlocal count
         count += 1
-        return poison(sound(self, *batch)) if count in calls else sound(self, *batch)
+        found = sound(self, *batch, **named)
+        return poison(found) if count in calls else found
 
     with monkeypatch.context() as patched:
         patched.setattr(GPT, "loss", loss)

@@ -4,6 +4,7 @@ torch.load(weights_only=True) runs no code. What it does not refuse is refused h
 unpack to more than themselves, tensors that claim more than is stored, and what is no tensor.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
 def _load_pt(path: Path) -> dict[str, Any]:
     try:
         _require_no_bomb(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders at kinds of pickle; they are loaded or refused all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except UnpicklingError:

@@ -10,6 +10,7 @@ from mypt.errors import DataError
 from mypt.records.tokenizer import TokenizerSpec
 
 _NAMED_FILES = 3
+_SHORTEST_BLOCK = 2
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Corpus:
                 _require_sources(stream, need)
         if len(self.train) < need:
             message = f"the training text has {len(self.train):,} tokens, one block needs {need:,}"
-            fix = max(2, (len(self.train) - 1) // 2)
-            raise DataError(message, hint=f"Use more text, or a shorter context: --block-size {fix}")
+            fix = (len(self.train) - 1) // 2
+            shorter = f", or a shorter context: --block-size {fix}" if fix >= _SHORTEST_BLOCK else ""
+            raise DataError(message, hint=f"Use more text{shorter}")
         if 0 < len(self.val) < need:
             message = f"the validation split has {len(self.val):,} tokens, one block needs {need:,}"
             total = len(self.train) + len(self.val)

@@ -40,8 +40,7 @@ def score(
         for first in range(0, len(windows), batch_size):
             between()
             batch = windows.batch(first, batch_size)
-            with device.autocast():
-                losses = model.losses(*to_device(host_tensors(batch, device), device))
+            losses = model.losses(*to_device(host_tensors(batch, device), device))
             # Summed in double precision: the order of the batches leaves no trace.
             total_nats += float(losses.cpu().double().sum())
             predicted = batch.targets_BT[batch.targets_BT != NO_TARGET]

@@ -20,7 +20,7 @@ from mypt.records.sampling import SamplingConfig
 def generate(model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, device: Device) -> Iterator[Event]:
     """Continue a prompt, num_samples times, telling each piece of text as it becomes certain.
 
-    Past the window, learned positions end: then the newest half of the window is read anew and
+    Past the window no position was ever learned: then the newest half of the window is read anew and
     generation goes on (mypt-v1 keeps the newest block_size tokens instead, as the original did).
 
     Raises:

@@ -1,6 +1,6 @@
 """The key-value cache: what attention remembers of earlier positions while generating.
 
-Letters: B batch, H heads, T positions, D head width.
+Letters: B batch, H heads of keys and values, T positions, D head width.
 """
 
 import torch
@@ -13,7 +13,7 @@ class KeyValueCache:
     """Keys and values of all layers, room for one full window. `length` positions are filled."""
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, 2, batch_size, config.n_head, config.block_size, config.head_width)
+        shape = (config.n_layer, 2, batch_size, config.kv_heads, config.block_size, config.head_width)
         self._memory = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 

@@ -25,6 +25,7 @@ from mypt.core.train.feed import Feed
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.progress import Progress
 from mypt.core.train.schedule import learning_rate
+from mypt.core.train.working import WorkingWeights
 from mypt.errors import DivergedError
 from mypt.records.checkpoint import TrainingState
 from mypt.records.run import RunConfig
@@ -65,6 +66,7 @@ class Session:
         self.config = config
         self.corpus = corpus
         self.model = model.train()
+        self._working = WorkingWeights(model, device.precision)
         self.optimizer = build_optimizer(model, config.training)
         self.device = device
         self.progress = progress
@@ -116,8 +118,10 @@ class Session:
             # Where this is 1 the optimizer leaves weights and moments alone; nothing waits for the device.
             self.optimizer.found_inf = (~vitals.isfinite().all()).float()
             self.optimizer.step()
+            self._working.refresh()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
+            self._working.forget()
         self._unread.append((progress.step + 1, progress.samples_seen, vitals))
         progress.step += 1
         progress.samples_seen += training.batch_size
@@ -155,9 +159,8 @@ class Session:
                 raise _StoppedError
 
         try:
-            result = score(
-                self.model, self._val_windows, self.sequences_at_once, self.device, self._bytes_per_id, between
-            )
+            model = self._working.model
+            result = score(model, self._val_windows, self.sequences_at_once, self.device, self._bytes_per_id, between)
         except _StoppedError:
             return None
         if not math.isfinite(result.loss):
@@ -188,16 +191,14 @@ class Session:
     def _backward(self, batch: Tensors) -> torch.Tensor:
         """Add up the gradients of the whole batch, some sequences at a time; give its mean loss."""
         seed, step = self.config.training.seed, self.progress.step
-        pieces = batch.split(self.sequences_at_once)
+        predicted = batch.predicted()
         losses: list[torch.Tensor] = []
-        for number, piece in enumerate(pieces):
+        for number, piece in enumerate(batch.split(self.sequences_at_once)):
             # Dropout is a function of the step, so nothing of the generator needs to be stored.
             torch.manual_seed(mix(seed, step, 4, number) if number else mix(seed, step, 4))
-            with self.device.autocast():
-                loss = self.model.loss(*piece)
-            if len(pieces) > 1:
-                loss = loss * (piece.predicted() / batch.predicted())
+            loss = self._working.model.loss(*piece, predicted=predicted)
             loss.backward()
+            self._working.gather()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 

@@ -144,13 +144,14 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
 
 
 def _adopt(config: ModelConfig, base: Snapshot, device: Device) -> GPT:
-    """Start from another model's weights; a shorter context takes the first positions."""
-    shorter = config.block_size < base.config.block_size
-    comparable = base.config.model_copy(update={"block_size": config.block_size}) if shorter else base.config
+    """Start from another model's weights; a shorter context takes the first positions, where they are learned."""
+    is_free = config.traits.rotary or config.block_size < base.config.block_size
+    comparable = base.config.model_copy(update={"block_size": config.block_size}) if is_free else base.config
     _require_same(config, comparable, base, "cannot start from this model")
     path = base.state.path / MODEL_FILE
     weights = load_tensors(path, device.torch)
-    weights["position_embedding.weight"] = weights["position_embedding.weight"][: config.block_size].clone()
+    if not config.traits.rotary:
+        weights["position_embedding.weight"] = weights["position_embedding.weight"][: config.block_size].clone()
     return build_with(config, weights, path)
 
 

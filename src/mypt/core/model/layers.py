@@ -1,0 +1,139 @@
+"""What a block is made of: norms, attention, and the position-wise network, as the family has them.
+
+Letters: B batch, T time, C width, H heads, D head width.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from mypt.core.model.attention import attend, offset_causal_mask
+from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.linear import FusedLinear
+from mypt.core.model.rotary import Rotation
+from mypt.records.model import ModelConfig
+
+_RMS_EPS = 1e-6
+
+
+def build_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """LayerNorm, or RMSNorm (Zhang and Sennrich, 2019)."""
+    if config.traits.norm == "rms":
+        return nn.RMSNorm(config.n_embd, eps=_RMS_EPS)
+    return nn.LayerNorm(config.n_embd, bias=config.projection_bias)
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention (Vaswani et al., 2017) with one fused projection."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_width = config.head_width
+        self.widths = [config.n_embd, config.kv_width, config.kv_width]
+        self.queries_per_key = config.n_head // config.kv_heads
+        self.dropout = config.dropout
+        self.query_key_value = FusedLinear(config.n_embd, self.widths, bias=config.bias)
+        self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        cache: KeyValueCache | None = None,
+        mask_B1TT: Tensor | None = None,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
+        """Mix earlier positions into each position; only those the mask allows, where there is one."""
+        B, T, C = x_BTC.shape
+        query, key, value = (part.transpose(1, 2) for part in self.heads(x_BTC, rotation))  # BHTD
+        if cache is not None:
+            if cache.length and T > 1:
+                mask_B1TT = offset_causal_mask(cache.length, T, x_BTC.device)
+            key, value = cache.extend(self.layer, key, value)
+        if self.queries_per_key > 1:
+            key, value = (part.repeat_interleave(self.queries_per_key, dim=1) for part in (key, value))
+        mixed_BHTD = attend(query, key, value, mask_B1TT, self.dropout if self.training else 0.0)
+        return self.output(mixed_BHTD.transpose(1, 2).reshape(B, T, C))
+
+    def heads(self, x_BTC: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each of shape (B, T, H, D); keys and values may have fewer heads."""
+        assert rotation is None, "positions are in the residual stream already"
+        B, T, _ = x_BTC.shape
+        query, key, value = (
+            part.view(B, T, -1, self.head_width) for part in self.query_key_value(x_BTC).split(self.widths, dim=2)
+        )
+        return query, key, value
+
+
+class RotaryAttention(Attention):
+    """Attention whose queries and keys are normed head by head, and then turned to their positions.
+
+    The cache holds turned keys: a key's angle never changes while it is there.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.query_norm = nn.RMSNorm(config.head_width, eps=_RMS_EPS)
+        self.key_norm = nn.RMSNorm(config.head_width, eps=_RMS_EPS)
+
+    def heads(self, x_BTC: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys know their positions; values do not."""
+        assert rotation is not None, "nothing else tells positions"
+        query, key, value = super().heads(x_BTC, None)
+        query, key = (
+            # Turned in fp32, the type of the angles.
+            rotation.turn(norm(part)).to(part.dtype)
+            for norm, part in ((self.query_norm, query), (self.key_norm, key))
+        )
+        return query, key, value
+
+
+class Mlp(nn.Module):
+    """The position-wise network, four times as wide inside."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, config.inner_width, bias=config.projection_bias)
+        # GPT-2's GELU is the tanh form; exported models are read so.
+        self.activation = nn.ReLU() if config.traits.activation == "relu" else nn.GELU(approximate="tanh")
+        self.down = nn.Linear(config.inner_width, config.n_embd, bias=config.projection_bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Transform each position on its own."""
+        return self.down(self.activation(self.up(x_BTC)))
+
+
+class SwiGlu(nn.Module):
+    """The position-wise network with a gate beside it (Shazeer, 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.n_embd, config.inner_width, bias=False)
+        self.up = nn.Linear(config.n_embd, config.inner_width, bias=False)
+        self.down = nn.Linear(config.inner_width, config.n_embd, bias=False)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Transform each position on its own."""
+        return self.down(F.silu(self.gate(x_BTC)) * self.up(x_BTC))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = build_norm(config)
+        self.attention = (RotaryAttention if config.traits.rotary else Attention)(config, layer)
+        self.mlp_norm = build_norm(config)
+        self.mlp = (SwiGlu if config.traits.activation == "swiglu" else Mlp)(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        cache: KeyValueCache | None = None,
+        mask_B1TT: Tensor | None = None,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
+        """Add what attention and MLP have to say."""
+        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), cache, mask_B1TT, rotation))
+        return x_BTC + self.dropout(self.mlp(self.mlp_norm(x_BTC)))

@@ -1,0 +1,99 @@
+"""The loss some rows at a time equals the plain one, values and gradients."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from mypt.core.model.loss import mean_loss, token_losses
+from mypt.records import budget
+
+WIDTH, VOCABULARY = 5, 11
+
+
+class Head(NamedTuple):
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    targets: Tensor
+
+
+def make_head(rows: int, *, biased: bool, share_left_out: float, dtype: torch.dtype = torch.float64) -> Head:
+    torch.manual_seed(rows)
+    targets = torch.randint(VOCABULARY, (rows,))
+    targets[torch.rand(rows) < share_left_out] = -100
+    tensors = [torch.randn(shape, dtype=dtype).mul(3) for shape in ((rows, WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,))]
+    hidden, weight, bias = (tensor.requires_grad_() for tensor in tensors)
+    return Head(hidden, weight, bias if biased else None, targets)
+
+
+def plain_loss(head: Head) -> Tensor:
+    logits = F.linear(head.hidden, head.weight, head.bias)
+    return F.cross_entropy(logits, head.targets, reduction="none")
+
+
+def gradients(loss: Tensor, head: Head) -> list[Tensor]:
+    parameters = [tensor for tensor in (head.hidden, head.weight, head.bias) if tensor is not None]
+    return list(torch.autograd.grad(loss, parameters))
+
+
+@pytest.fixture(params=[1, 3, 1000], autouse=True)
+def _rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_FEWEST_ROWS", request.param)
+    monkeypatch.setattr(budget, "_LOGITS_AT_ONCE", 1)
+
+
+@given(rows=st.integers(1, 20), biased=st.booleans(), share_left_out=st.sampled_from([0.0, 0.4, 1.0]))
+def test_loss_and_gradients_equal_the_plain_ones(rows: int, biased: bool, share_left_out: float) -> None:
+    head = make_head(rows, biased=biased, share_left_out=share_left_out)
+    predicted = (head.targets >= 0).sum().clamp(min=1)
+    expected = plain_loss(head).sum() / predicted
+    found = mean_loss(*head, predicted)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    # Scaled, as an accumulation scales it.
+    for mine, theirs in zip(gradients(found * 0.7, head), gradients(expected * 0.7, head), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+@given(rows=st.integers(1, 20), biased=st.booleans())
+def test_losses_of_tokens_equal_the_plain_ones(rows: int, biased: bool) -> None:
+    head = make_head(rows, biased=biased, share_left_out=0.3)
+    torch.testing.assert_close(token_losses(*head), plain_loss(head).detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_losses_of_pieces_add_up_to_the_loss_of_the_whole() -> None:
+    head = make_head(9, biased=True, share_left_out=0.3)
+    predicted = (head.targets >= 0).sum()
+    pieces = [Head(head.hidden[rows], head.weight, head.bias, head.targets[rows]) for rows in (slice(4), slice(4, 9))]
+    total = torch.stack([mean_loss(*piece, predicted) for piece in pieces]).sum()
+    torch.testing.assert_close(total, mean_loss(*head, predicted), rtol=1e-12, atol=0)
+
+
+def test_huge_logits_give_a_finite_loss_and_infinite_ones_do_not() -> None:
+    head = make_head(4, biased=False, share_left_out=0.0)
+    predicted = torch.tensor(4)
+    assert mean_loss(head.hidden * 1e150, head.weight * 1e150, None, head.targets, predicted).isfinite()
+    hidden = head.hidden.detach().clone()
+    hidden[2, 1] = torch.inf
+    assert not mean_loss(hidden, head.weight, None, head.targets, predicted).isfinite()
+
+
+def test_in_bf16_loss_and_gradients_are_near_those_of_the_same_numbers_in_fp64() -> None:
+    narrow = make_head(40, biased=True, share_left_out=0.2, dtype=torch.bfloat16)
+    wide = make_head(40, biased=True, share_left_out=0.2)
+    with torch.no_grad():
+        for mine, theirs in zip(wide, narrow, strict=True):
+            assert mine is not None
+            assert theirs is not None
+            mine.copy_(theirs)
+    predicted = (narrow.targets >= 0).sum()
+    found, expected = mean_loss(*narrow, predicted), plain_loss(wide).sum() / predicted
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=1e-2)
+    for mine, theirs in zip(gradients(found, narrow), gradients(expected, wide), strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert ((mine.double() - theirs).norm() / theirs.norm()).item() < 2e-2

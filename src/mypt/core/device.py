@@ -70,7 +70,7 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        abilities = torch.cpu.get_capabilities()
+        abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
         return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return False
 

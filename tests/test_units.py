@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mypt.units import human_bytes, human_count, human_duration, sparkline
+from mypt.units import human_bytes, human_count, human_duration, parse_count, parse_duration, sparkline
 
 COUNT_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 BYTE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -132,3 +132,29 @@ def test_a_sparkline_rises_where_its_values_rise() -> None:
     assert len(set(drawn)) == 8
     assert len(set(sparkline([3.0] * 9))) == 1
     assert sparkline([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("10M", 1e7), ("1e9", 1e9), ("2.5b", 2.5e9), ("5_000", 5000), ("5,000", 5000), (" 3k ", 3000)]
+)
+def test_counts_are_read(text: str, count: float) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1e", "1e999", "ten", "10 M", "1.2.3", "9" * 30])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no count"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration_s"), [("45m", 2700), ("1h30m", 5400), ("90s", 90), ("1.5H", 5400), ("1d 2h 3m 4s", 93_784)]
+)
+def test_durations_are_read(text: str, duration_s: float) -> None:
+    assert parse_duration(text) == duration_s
+
+
+@pytest.mark.parametrize("text", ["", "45", "m", "30m1h", "-5m", "1h30", "soon", "9" * 50 + "s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_duration(text)

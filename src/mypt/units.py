@@ -7,8 +7,11 @@ from itertools import pairwise
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
+_UNITS_S = (_DAY_S, _HOUR_S, _MINUTE_S, 1)
 _KIB = 1024
 _MOST_DIGITS = 20
+_COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d{1,2})?)([kmbt])?", re.IGNORECASE)
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(i)?b?", re.IGNORECASE)
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -47,6 +50,30 @@ def parse_bytes(text: str) -> int:
         raise ValueError(f"{text[:_MOST_DIGITS]}… is larger than any disk")
     power = " KMGT".index((found[2] or " ").upper())
     return round(float(found[1]) * (_KIB if found[3] else 1000) ** power)
+
+
+def parse_count(text: str) -> float:
+    """Read a count: '10M' -> 10_000_000, '1e9', '2.5B', '5_000'.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    found = _COUNT.fullmatch(text.strip().replace("_", "").replace(",", ""))
+    if not found or len(found[1]) > _MOST_DIGITS:
+        raise ValueError(f"{text[:_MOST_DIGITS]!r} is no count (for example 10M, 1e9 or 5000)")
+    return float(found[1]) * 1000.0 ** " KMBT".index((found[2] or " ").upper())
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds: '45m' -> 2700, '1h30m', '90s', '2d'.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    if not found or not any(found.groups()) or len(text) > 2 * _MOST_DIGITS:
+        raise ValueError(f"{text[:_MOST_DIGITS]!r} is no duration (for example 45m, 1h30m or 90s)")
+    return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS_S, strict=True) if part)
 
 
 def human_duration(duration_s: float) -> str:

@@ -56,6 +56,19 @@ def test_the_same_command_says_that_the_run_is_complete(mypt: Mypt, text_file: P
     assert [json.loads(line)["step"] for line in longer.stdout.splitlines() if '"event": "step"' in line] == [4, 5]
 
 
+def test_a_number_of_tokens_becomes_a_number_of_steps(mypt: Mypt, text_file: Path, tmp_path: Path) -> None:
+    command = ("train", text_file, *SHORT, "--optimizer", "muon", "--schedule", "wsd")
+    shown = mypt(*command, "--until-tokens", "20x", "--dry-run")
+    row = next(line.split() for line in shown.stdout.splitlines() if line.startswith("training.max_iters"))
+    assert row[1:] == ["-", "--until-tokens", "or", "--for"]
+    mypt(*command, "--until-tokens", "1k")
+    assert (tmp_path / "checkpoints" / "default" / "step-00000008").is_dir(), (
+        "8 steps of 128 tokens are the first 1,000"
+    )
+    mypt(*command, "--until-tokens", "1.5k")
+    assert (tmp_path / "checkpoints" / "default" / "step-00000012").is_dir()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bits(
     mypt: Mypt, text_file: Path, tmp_path: Path, number: int, code: int
@@ -176,6 +189,15 @@ def test_dry_run_shows_every_value_with_its_source_and_does_nothing(
         (("--dataset-dir", "x"), "not both"),
         (("--model-name", "../x"), "not allowed"),
         (("--max-iters", "many"), "--max-iters"),
+        (("--max-iters", "5", "--until-tokens", "10M"), "give one of them"),
+        (("--set", "training.max_iters=5", "--for", "45m"), "give one of them"),
+        (("--until-tokens", "10M", "--for", "45m"), "give one of them"),
+        (("--until-tokens", "many"), "--until-tokens many: should be tokens"),
+        (("--until-tokens", "0x"), "--until-tokens 0x: should be tokens"),
+        (("--until-tokens", "1e99", "--tokenization", "char"), "the length of the run: max_iters"),
+        (("--for", "soon"), "--for soon: should be a duration"),
+        (("--optimizer", "sgd"), "allowed: adamw, muon"),
+        (("--schedule", "step"), "allowed: cosine, linear, wsd"),
     ],
 )
 def test_what_cannot_be_meant_is_one_message_and_exit_2(

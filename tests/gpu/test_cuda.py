@@ -22,10 +22,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["bf16", "fp32"])
+@pytest.fixture(params=[("bf16", "adamw", 1e-2), ("fp32", "adamw", 1e-2), ("bf16", "muon", 0.04)], ids=str)
 def cuda_run(tiny_run: RunConfig, request: pytest.FixtureRequest) -> RunConfig:
+    precision, optimizer, rate = request.param
     model = ModelConfig(n_layer=2, n_head=2, n_embd=64, block_size=32, dropout=0.1)
-    training = tiny_run.training.model_copy(update={"device": "cuda", "precision": request.param})
+    settings = {"device": "cuda", "precision": precision, "optimizer": optimizer, "learning_rate": rate}
+    training = tiny_run.training.model_copy(update=settings)
     return tiny_run.model_copy(update={"model": model, "training": training})
 
 

@@ -262,6 +262,7 @@ def test_a_model_larger_than_the_machine_is_refused_before_it_is_built(
         "max_iters=1000000000 --dry-run", "eval_iters=1000000", "eval_interval=1000000000",
         "log_interval=1000000", "warmup_iters=1000000000", "save_interval=1000000000", "seed=9223372036854775807",
         "learning_rate=5e-324", "grad_clip=0", "weight_decay=0", "min_lr_ratio=0", "beta1=0", "beta2=0",
+        "optimizer=muon", "optimizer=muon --learning-rate 10", "schedule=wsd --set training.decay_share=0",
     ],
 )  # fmt: skip
 def test_an_extreme_setting_that_is_accepted_trains_or_is_one_message(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mypt.errors import DataError, UsageError
 from mypt.records.presets import find_config, load_preset, preset_names
 from mypt.records.resolve import Layer, dotted_layer, overrides_layer, resolve
-from mypt.records.run import RunConfig
+from mypt.records.run import RunConfig, TrainingConfig
 from mypt.records.sampling import SamplingConfig
 
 
@@ -393,3 +393,46 @@ def test_an_assignment_that_is_none_is_refused_with_an_example(assignment: str) 
 def test_a_wrong_assignment_is_refused_with_its_key(assignment: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve([overrides_layer([assignment])], where="flags")
+
+
+# A learning rate is the optimizer's.
+
+
+SAVED_MUON = Layer("model m", {"training": {"optimizer": "muon", "learning_rate": 0.03}}, is_whole=True)
+PRESET = Layer("preset small", {"training": {"learning_rate": 1e-3}}, is_whole=True)
+WANTS_MUON = dotted_layer("flag", {"training.optimizer": "muon"})
+WANTS_RATE = dotted_layer("environment", {"training.learning_rate": 0.02})
+
+
+@pytest.mark.parametrize(
+    ("layers", "rate", "source"),
+    [
+        ([], 6e-4, "default"),
+        ([WANTS_MUON], 0.04, "default"),
+        ([PRESET], 1e-3, "preset small"),
+        ([PRESET, WANTS_MUON], 0.04, "default"),
+        ([PRESET, WANTS_RATE, WANTS_MUON], 0.02, "environment"),
+        ([SAVED_MUON], 0.03, "model m"),
+        ([SAVED_MUON, PRESET], 0.03, "model m"),
+        ([SAVED_MUON, PRESET, WANTS_MUON], 0.03, "model m"),
+        ([SAVED_MUON, dotted_layer("flag", {"training.optimizer": "adamw"})], 6e-4, "default"),
+    ],
+)
+def test_a_learning_rate_written_for_another_optimizer_does_not_count(
+    layers: list[Layer], rate: float, source: str
+) -> None:
+    resolved = resolve(layers, where="settings")
+    assert resolved.config.training.learning_rate == rate
+    assert resolved.sources["training.learning_rate"] == source
+
+
+def test_a_wrong_field_is_the_only_fault_where_the_learning_rate_follows_from_the_optimizer() -> None:
+    assert refusal({"training": {"optimizer": "sgd"}}) == (
+        """my.json: training.optimizer = "sgd": should be 'adamw' or 'muon' (allowed: adamw, muon)"""
+    )
+    assert refusal({"training": {"max_iters": 0}}).count("\n") == 0
+
+
+def test_a_state_that_knows_of_no_optimizer_is_adamws_with_cosine() -> None:
+    old = TrainingConfig.parse({"learning_rate": 0.01}, where="training_state.json")
+    assert (old.optimizer, old.schedule, old.learning_rate) == ("adamw", "cosine", 0.01)

@@ -142,6 +142,11 @@ def test_batches_in_parts(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, "--micro-batch-size", "3", kills=KILLS_OF_A_VARIANT)
 
 
+def test_muon_in_parts(killer: Killer) -> None:
+    muon = ("--optimizer", "muon", "--schedule", "wsd", "--micro-batch-size", "3")
+    killer.prove(*TEXT, *BY_STEPS, *muon, kills=KILLS_OF_A_VARIANT)
+
+
 def test_a_launcher_and_its_child_killed_together(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, kills=KILLS_OF_A_VARIANT, launched=True)
 

@@ -12,6 +12,8 @@ import typer
 CHECKPOINT_DIR = "checkpoints"
 TOKENIZER_DECIDES = "the tokenizer decides"
 """The source of a vocabulary size that nobody set."""
+LENGTH_DECIDES = "--until-tokens or --for"
+"""The source of a number of steps that depends on the text, or on the machine."""
 
 
 def option(*names: str, help: str, panel: str | None = None, env: str | None = None, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's own words and types

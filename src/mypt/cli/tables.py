@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mypt.cli.consoles import data_console
-from mypt.cli.options import TOKENIZER_DECIDES
+from mypt.cli.options import LENGTH_DECIDES, TOKENIZER_DECIDES
 from mypt.records.base import flatten
 from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
@@ -26,7 +26,7 @@ def config_table(config: RunConfig, sources: Mapping[str, str]) -> Table:
     for key, value in flatten(config.model_dump(exclude={"name", "description"})):
         source = sources.get(key, "default")
         style = "dim" if source == "default" else None
-        table.add_row(key, "-" if source == TOKENIZER_DECIDES else _shown(value), source, style=style)
+        table.add_row(key, "-" if source in {LENGTH_DECIDES, TOKENIZER_DECIDES} else _shown(value), source, style=style)
     return table
 
 

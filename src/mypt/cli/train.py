@@ -5,10 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mypt.cli.options import CHECKPOINT_DIR, TOKENIZER_DECIDES, CheckpointDir, ConfigFile, DeviceName, Files, option
+from mypt.cli.options import (
+    CHECKPOINT_DIR,
+    LENGTH_DECIDES,
+    TOKENIZER_DECIDES,
+    CheckpointDir,
+    ConfigFile,
+    DeviceName,
+    Files,
+    option,
+)
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.records.length import Length
     from mypt.records.resolve import Resolved
 
 _DATA, _MODEL, _TRAINING, _SAVING, _RUN = "Text", "Architecture (of a new model)", "Training", "Saving", "Run"
@@ -30,7 +40,9 @@ FLAGS = {
     "max_iters": "training.max_iters",
     "batch_size": "training.batch_size",
     "micro_batch_size": "training.micro_batch_size",
+    "optimizer": "training.optimizer",
     "learning_rate": "training.learning_rate",
+    "schedule": "training.schedule",
     "eval_interval": "training.eval_interval",
     "eval_iters": "training.eval_iters",
     "patience": "training.patience",
@@ -82,6 +94,20 @@ def train(
     max_iters: Annotated[
         int | None, option("--max-iters", help="Optimizer steps of the whole run.", panel=_TRAINING)
     ] = None,
+    until_tokens: Annotated[
+        str | None,
+        option(
+            "--until-tokens",
+            help="Instead of --max-iters: tokens to learn from (10M, 1e9), or so many per parameter (20x).",
+            panel=_TRAINING,
+        ),
+    ] = None,
+    for_: Annotated[
+        str | None,
+        option(
+            "--for", help="Instead of --max-iters: how long a new model trains, e.g. 45m or 1h30m.", panel=_TRAINING
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, option("--batch-size", help="Sequences per optimizer step.", panel=_TRAINING)
     ] = None,
@@ -93,8 +119,25 @@ def train(
             panel=_TRAINING,
         ),
     ] = None,
+    optimizer: Annotated[
+        str | None,
+        option(
+            "--optimizer",
+            help="adamw, or muon: Muon for the matrices of the blocks and AdamW for the rest.",
+            panel=_TRAINING,
+        ),
+    ] = None,
     learning_rate: Annotated[
-        float | None, option("--learning-rate", help="Peak learning rate.", panel=_TRAINING)
+        float | None,
+        option(
+            "--learning-rate",
+            help="Peak learning rate; if not set, the optimizer's own: 0.0006 with adamw, 0.04 with muon.",
+            panel=_TRAINING,
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        option("--schedule", help="How the learning rate falls after warm-up: cosine, linear or wsd.", panel=_TRAINING),
     ] = None,
     eval_interval: Annotated[
         int | None, option("--eval-interval", help="Steps between evaluations.", panel=_TRAINING)
@@ -163,6 +206,7 @@ def train(
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
+    length = _length(until_tokens, for_, resolved)
     require_own_text(resolved.config.data, None if fresh else directory)
     require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)
@@ -181,10 +225,25 @@ def train(
             keep_vocab_size=resolved.sources["model.vocab_size"] == "--set",
             fresh=fresh,
             init_from=base,
+            length=length,
             stop=stop,
         )
         draw_training(events, stop, as_json=json, go_on=command_to_go_on())
     raise typer.Exit(stop.exit_code)
+
+
+def _length(until_tokens: str | None, duration: str | None, resolved: "Resolved") -> "Length | None":
+    """How long to train where it is not said in steps; only one of the three ways can be meant."""
+    from mypt.errors import UsageError
+    from mypt.records.length import Length
+
+    if until_tokens is None and duration is None:
+        return None
+    is_given = resolved.sources["training.max_iters"] in {"environment", "flag", "--set"}
+    if is_given or (until_tokens is not None and duration is not None):
+        raise UsageError("--max-iters, --until-tokens and --for each say how long to train: give one of them")
+    resolved.sources["training.max_iters"] = LENGTH_DECIDES
+    return Length.until_tokens(until_tokens) if until_tokens is not None else Length.lasting(duration or "")
 
 
 def _resolve(

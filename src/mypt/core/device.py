@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -61,6 +62,17 @@ def choose_device(name: str = "auto", precision: str = "auto") -> Device:
     if precision == "bf16" and kind != "cpu" and not has_bf16:
         raise UsageError(f"precision bf16: {name} does not have it", hint="Use --precision fp32.")
     return Device(kind, index, "bf16" if precision == "bf16" else "fp32")
+
+
+@cache
+def computes_bf16(device: torch.device) -> bool:
+    """Whether products of bf16 matrices are faster than those of fp32: the device has instructions for them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
+        return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return False
 
 
 _RUNS: list[bool] = []

@@ -20,7 +20,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def explain(record: type[BaseModel], data: object, problem: ValidationError) -> str:
     """Tell what is wrong with `data`: one fault after a space, several on lines of their own."""
-    faults = problem.errors(include_url=False)
+    # A default that follows from another field is not looked for where that one is wrong: no fault of its own.
+    faults = [fault for fault in problem.errors(include_url=False) if fault["type"] != "default_factory_not_called"]
     if faults[0]["type"] == "json_invalid" and (half := _half_character(data)):
         return f" {half}"
     lines = [_told(record, fault) for fault in faults[:_MOST_FAULTS]]

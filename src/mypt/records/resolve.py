@@ -1,12 +1,12 @@
 """Layers of settings -> one RunConfig, and where each value came from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mypt.errors import UsageError
 from mypt.records.base import decode_json, flatten
 from mypt.records.model import FAMILIES, fields_of_others
-from mypt.records.run import RunConfig
+from mypt.records.run import RunConfig, TrainingConfig
 
 _DEEPEST = 9
 
@@ -16,6 +16,8 @@ class Layer(NamedTuple):
 
     source: str
     values: Mapping[str, Any]
+    is_whole: bool = False
+    """A preset, a config or a saved model, that was written to be used as it is; not settings one by one."""
 
 
 class Resolved(NamedTuple):
@@ -38,7 +40,7 @@ def resolve(layers: Sequence[Layer], *, where: str) -> Resolved:
     values: dict[str, Any] = {}
     sources = dict.fromkeys((key for key, _ in flatten(RunConfig().model_dump())), "default")
     try:
-        for layer in layers:
+        for layer in _with_fitting_rates(layers):
             _drop_other_source(values, layer.values)
             _drop_other_family(values, layer.values)
             _merge(values, layer.values)
@@ -74,6 +76,24 @@ def overrides_layer(assignments: Sequence[str]) -> Layer:
         except ValueError:
             values[key.strip()] = text
     return dotted_layer("--set", values)
+
+
+def _with_fitting_rates(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Leave out learning rates of whole configs that were written for another optimizer than the one that is used."""
+    default = TrainingConfig().optimizer
+    own = [_training(layer).get("optimizer") for layer in layers]
+    used = next((name for name in reversed(own) if name is not None), default)
+    for layer, name in zip(layers, own, strict=True):
+        if layer.is_whole and (name or default) != used and "learning_rate" in _training(layer):
+            kept = {key: value for key, value in _training(layer).items() if key != "learning_rate"}
+            yield layer._replace(values={**layer.values, "training": kept})
+        else:
+            yield layer
+
+
+def _training(layer: Layer) -> Mapping[str, Any]:
+    training = layer.values.get("training")
+    return training if isinstance(training, Mapping) else {}
 
 
 def _drop_other_source(values: Mapping[str, Any], newer: Mapping[str, Any]) -> None:

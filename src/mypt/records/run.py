@@ -9,6 +9,11 @@ from mypt.records.model import ModelConfig
 from mypt.records.text import TextConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
+Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "linear", "wsd"]
+
+LEARNING_RATES: dict[Optimizer, float] = {"adamw": 6e-4, "muon": 0.04}
+"""Where nobody says one. AdamW moves a number by about its rate, Muon a whole matrix: they do not compare."""
 
 
 class TrainingConfig(Record, frozen=True):
@@ -19,10 +24,27 @@ class TrainingConfig(Record, frozen=True):
         None, ge=1, le=1_000_000, description="Sequences per forward and backward pass; the whole batch if not set."
     )
     max_iters: int = Field(1000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run.")
-    learning_rate: float = Field(6e-4, gt=0, le=10, description="Peak learning rate.")
+    optimizer: Optimizer = Field(
+        "adamw", description="adamw, or muon: Muon for the matrices of the blocks and AdamW for the rest."
+    )
+    learning_rate: float = Field(
+        default_factory=lambda given: LEARNING_RATES[given["optimizer"]],
+        gt=0,
+        le=10,
+        description="Peak learning rate; if not set, the optimizer's own: 0.0006 with adamw, 0.04 with muon.",
+        json_schema_extra={"default": "the optimizer's"},
+    )
+    schedule: Schedule = Field(
+        "cosine", description="How the learning rate falls after warm-up: cosine, linear or wsd."
+    )
+    decay_share: float = Field(
+        0.7, ge=0, le=1, description="Share of the steps in which wsd falls; before, it is flat."
+    )
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
     warmup_iters: int = Field(50, ge=0, le=1_000_000_000, description="Steps of linear warm-up.")
-    weight_decay: float = Field(0.1, ge=0, le=10, description="AdamW decay of matrices.")
+    weight_decay: float = Field(
+        0.1, ge=0, le=10, description="Decay of matrices; with muon, of the blocks' matrices alone."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW first-moment decay.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW second-moment decay.")
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="Largest gradient norm; 0 switches it off.")

@@ -116,20 +116,22 @@ def test_weights_that_no_training_here_writes_are_refused_by_name(tmp_path: Path
     assert str(path) in caught.value.message
 
 
-def trained() -> tuple[GPT, torch.optim.Optimizer]:
+def trained(optimizer_name: str = "adamw") -> tuple[GPT, torch.optim.Optimizer]:
     model = GPT(CONFIG)
-    optimizer = build_optimizer(model, TrainingConfig())
+    optimizer = build_optimizer(model, TrainingConfig.model_validate({"optimizer": optimizer_name}))
     model.loss(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)).backward()
     optimizer.step()
     return model, optimizer
 
 
-def test_an_optimizers_memory_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    model, optimizer = trained()
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_an_optimizers_memory_comes_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    model, optimizer = trained(name)
     moments = moments_of(optimizer, parameter_names(model))
     write_new(tmp_path / "o", TensorFile(moments).chunks())
     other = build_with(CONFIG, weights_of(model), tmp_path)
-    fresh = build_optimizer(other, TrainingConfig())
+    fresh = build_optimizer(other, TrainingConfig.model_validate({"optimizer": name}))
+    fresh.make_moments()
     load_optimizer(fresh, parameter_names(other), tmp_path / "o")
     assert_same(moments_of(fresh, parameter_names(other)), moments)
 
@@ -154,3 +156,11 @@ def test_an_optimizers_memory_that_does_not_fit_is_refused_by_name(tmp_path: Pat
     save_file(change(moments_of(optimizer, names)), tmp_path / "o")
     with pytest.raises(CheckpointError, match=message):
         load_optimizer(optimizer, names, tmp_path / "o")
+
+
+def test_the_memory_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    model, optimizer = trained("muon")
+    save_file(moments_of(optimizer, parameter_names(model)), tmp_path / "o")
+    model, optimizer = trained("adamw")
+    with pytest.raises(CheckpointError, match="does not fit the architecture"):
+        load_optimizer(optimizer, parameter_names(model), tmp_path / "o")

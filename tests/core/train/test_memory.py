@@ -16,7 +16,7 @@ from mypt.core.limits import memory_limit_bytes
 from mypt.core.model.gpt import GPT
 from mypt.core.train import memory
 from mypt.core.train.memory import fitting_sequences, memory_shortage, predicted_bytes
-from mypt.core.train.optimizer import build_optimizer, make_moments
+from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.run import train
 from mypt.errors import MemoryShortageError
 from mypt.events import Event, RunPlanned, StepDone, Warned
@@ -134,7 +134,7 @@ def test_moments_made_before_the_first_step_are_those_the_first_step_would_make(
     models = [torch.nn.Linear(3, 2) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     optimizers = [build_optimizer(model, tiny_run.training) for model in models]
-    make_moments(optimizers[1])
+    optimizers[1].make_moments()
     for model, optimizer in zip(models, optimizers, strict=True):
         for _ in range(2):
             model(torch.ones(1, 3)).sum().backward()

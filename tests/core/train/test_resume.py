@@ -80,14 +80,28 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
     return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
-@pytest.mark.parametrize("model", [{}, {"family": "modern", "n_kv_head": 1}], ids=["gpt2", "modern"])
-def test_resumed_run_equals_unbroken_run(tiny_run: RunConfig, tmp_path: Path, model: dict[str, Any]) -> None:
-    tiny_run = with_model(tiny_run, **model)
+@pytest.mark.parametrize(
+    ("changes", "model"),
+    [
+        ({}, {}),
+        ({}, {"family": "modern", "n_kv_head": 1}),
+        ({"optimizer": "muon", "learning_rate": 0.04}, {}),
+        (
+            {"optimizer": "muon", "learning_rate": 0.04, "micro_batch_size": 3, "precision": "bf16"},
+            {"family": "modern", "n_kv_head": 1},
+        ),
+    ],
+    ids=["gpt2", "modern", "gpt2 by muon", "modern by muon, in parts, bf16"],
+)
+def test_resumed_run_equals_unbroken_run(
+    tiny_run: RunConfig, tmp_path: Path, changes: dict[str, Any], model: dict[str, Any]
+) -> None:
+    run = with_model(with_training(tiny_run, **changes), **model)
     unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
-    run_in_child(tiny_run, unbroken)
-    run_in_child(tiny_run, resumed, last_step=30)
+    run_in_child(run, unbroken)
+    run_in_child(run, resumed, last_step=30)
     assert ModelDirectory(resumed, "model").states()[0].step == 30
-    run_in_child(tiny_run, resumed)
+    run_in_child(run, resumed)
     assert loss_chain(resumed) == loss_chain(unbroken)
     assert len(loss_chain(unbroken)) == 60
     assert val_chain(resumed) == val_chain(unbroken)
@@ -175,6 +189,19 @@ def test_another_architecture_is_refused_with_the_differing_keys(
     with pytest.raises(CheckpointError, match=next(iter(change))):
         events_of(with_model(tiny_run, **change), directory)
     assert digests(directory.path.parent) == before
+
+
+def test_another_optimizer_goes_on_with_the_weights_and_says_that_it_begins_anew(
+    tiny_run: RunConfig, directory: ModelDirectory
+) -> None:
+    events_of(with_training(tiny_run, max_iters=2), directory)
+    for optimizer, step in (("muon", 4), ("adamw", 6)):
+        events = events_of(with_training(tiny_run, max_iters=step, optimizer=optimizer), directory)
+        assert any(isinstance(event, Warned) and f"is {optimizer} now" in event.message for event in events)
+        assert [event.step for event in events if isinstance(event, StepDone)] == [step - 1, step]
+        assert directory.states()[0].training().training.optimizer == optimizer
+        again = events_of(with_training(tiny_run, max_iters=step, optimizer=optimizer), directory)
+        assert not any(isinstance(event, Warned) for event in again)
 
 
 def test_dropout_may_change_between_runs(tiny_run: RunConfig, directory: ModelDirectory) -> None:

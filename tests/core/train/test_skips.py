@@ -70,10 +70,12 @@ def tensors(directory: ModelDirectory) -> dict[str, bytes]:
     return {name: (state / name).read_bytes() for name in (MODEL_FILE, OPTIMIZER_FILE)}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("poison", [nan_loss, infinite_gradient])
 def test_a_step_without_numbers_changes_neither_weights_nor_moments(
-    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: Poison
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: Poison, optimizer: str
 ) -> None:
+    tiny_run = tiny_run.model_copy(update={"training": tiny_run.training.model_copy(update={"optimizer": optimizer})})
     whole, poisoned_, closed = (ModelDirectory(tmp_path, name) for name in ("whole", "poisoned", "closed"))
     run(tiny_run, whole, max_iters=30, eval_interval=100)
     with poisoned(monkeypatch, 30, poison=poison):

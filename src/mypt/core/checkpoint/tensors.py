@@ -124,24 +124,19 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot load it ({problem})") from None
 
 
-def load_optimizer(optimizer: Optimizer, names: dict[Tensor, str], path: Path) -> None:
-    """Restore AdamW's memory.
+def load_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], path: Path) -> None:
+    """Restore an optimizer's memory; it holds moments already, which say what is to be there.
 
     Raises:
-        CheckpointError: when the file belongs to another model, or is not AdamW's.
+        CheckpointError: when the file belongs to another model, or to another optimizer.
     """
     saved = load_tensors(path, torch.device("cpu"))
-    shapes = {
-        f"{name}/{key}": shape
-        for parameter, name in names.items()
-        for key, shape in (("step", torch.Size([])), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
-    }
+    state = optimizer.state.items()
+    shapes = {f"{names[parameter]}/{key}": value.shape for parameter, memory in state for key, value in memory.items()}
     _require_fit(path, saved, shapes)
-    for parameter, name in names.items():
-        # AdamW keeps its step count where the fused kernel wants it: on the parameter's device.
-        optimizer.state[parameter] = {
-            key: saved[f"{name}/{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    for parameter, memory in state:
+        # Where the optimizer's kernels want it: also a step count is on a device.
+        memory.update({key: saved[f"{names[parameter]}/{key}"].to(value.device) for key, value in memory.items()})
 
 
 def _require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:

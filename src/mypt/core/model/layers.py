@@ -8,6 +8,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import attend, offset_causal_mask
 from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.linear import FusedLinear
 from mypt.core.model.rotary import Rotation
 from mypt.records.model import ModelConfig
 
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         self.widths = [config.n_embd, config.kv_width, config.kv_width]
         self.queries_per_key = config.n_head // config.kv_heads
         self.dropout = config.dropout
-        self.query_key_value = nn.Linear(config.n_embd, sum(self.widths), bias=config.bias)
+        self.query_key_value = FusedLinear(config.n_embd, self.widths, bias=config.bias)
         self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
 
     def forward(

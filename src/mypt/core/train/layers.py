@@ -26,7 +26,7 @@ def base_layers(config_file: str | None, existing: ModelDirectory | None, base: 
     saved = _own_layer(existing) or _base_layer(base)
     layers = [saved] if saved else []
     if config_file is not None or not saved:
-        layers.append(Layer(*find_config(DEFAULT_PRESET if config_file is None else config_file)))
+        layers.append(Layer(*find_config(DEFAULT_PRESET if config_file is None else config_file), is_whole=True))
     return layers
 
 
@@ -50,7 +50,7 @@ def _own_layer(directory: ModelDirectory | None) -> Layer | None:
         "training": training.training.model_dump(),
         "data": training.data.model_dump(mode="json"),
     }
-    return Layer(f"model {directory.name}", values)
+    return Layer(f"model {directory.name}", values, is_whole=True)
 
 
 def _base_layer(directory: ModelDirectory | None) -> Layer | None:
@@ -62,7 +62,7 @@ def _base_layer(directory: ModelDirectory | None) -> Layer | None:
         directory.newest(_SETTINGS, lambda _: None, quarantine=False)
         raise no_such_model(directory)
     values = {"model": state.config().model_dump(), "data": {"tokenization": state.tokenizer().kind}}
-    return Layer(f"model {directory.name}", values)
+    return Layer(f"model {directory.name}", values, is_whole=True)
 
 
 def _newest(directory: ModelDirectory | None) -> State | None:

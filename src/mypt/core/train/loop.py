@@ -5,11 +5,10 @@ Whatever ends the run, the current step is saved first, as long as its numbers a
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.cadence import Cadence
-from mypt.core.train.memory import is_shortage, memory_shortage
+from mypt.core.train.memory import in_memory
 from mypt.core.train.meter import Meter
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.saving import Saver
@@ -18,9 +17,6 @@ from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
 from mypt.errors import CheckpointError, DivergedError, MyptError
 from mypt.events import Evaluated, Event, Finished, StepDone, Warned
-from mypt.units import several
-
-T = TypeVar("T")
 
 
 class Loop:
@@ -83,7 +79,7 @@ class Loop:
 
     def _step(self) -> Iterator[Event]:
         session, training = self._session, self._training
-        yield from self._in_memory(session.train_step)
+        yield from in_memory(session, session.train_step)
         self._meter.step()
         step = session.progress.step
         if step % training.log_interval == 0 or step in {1, training.max_iters}:
@@ -94,24 +90,6 @@ class Loop:
         if step < training.max_iters and self._cadence.due(step, now_s, is_best=self._best_at == step):
             yield from self._save()
 
-    def _in_memory(self, work: Callable[[], T]) -> Generator[Warned, None, T]:
-        """Do what takes sequences; where memory runs out, with half as many at once."""
-        session = self._session
-        while True:
-            try:
-                return work()
-            except (MemoryError, RuntimeError) as problem:
-                if not is_shortage(problem):
-                    raise
-            # Only here are the step's tensors gone, which the error held.
-            if session.sequences_at_once == 1:
-                raise memory_shortage(session.config, session.device)
-            session.halve()
-            yield Warned(
-                f"out of memory: from now on {several(session.sequences_at_once, 'sequence')} at once, "
-                f"{self._training.batch_size} per step as before"
-            )
-
     def _evaluate_if_due(self) -> Iterator[Event]:
         session, progress = self._session, self._session.progress
         is_due = progress.step % self._training.eval_interval == 0 or progress.step == self._training.max_iters
@@ -121,7 +99,7 @@ class Loop:
         if progress.val_step == progress.applied_step:
             return  # these weights were evaluated
         started_s = time.monotonic()
-        result = yield from self._in_memory(lambda: session.evaluate(self._stop))
+        result = yield from in_memory(session, lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
         self._meter.resume()
         if result is None:
@@ -160,7 +138,7 @@ class Loop:
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
-            learning_rate=learning_rate(vitals.step - 1, self._training),
+            learning_rate=learning_rate(self._training.learning_rate, vitals.step - 1, self._training),
             tokens_per_s=self._meter.lap_tokens_per_s(),
             tokens_seen=self._session.tokens_seen,
             elapsed_s=self._meter.elapsed_s,

@@ -1,17 +1,22 @@
 """What a step needs and what the machine has; what to do when the one is more than the other."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from mypt.core.device import Device
 from mypt.core.limits import memory_limit_bytes
+from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
+from mypt.events import Warned
 from mypt.records.budget import training_memory
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.run import RunConfig
-from mypt.units import human_bytes, human_count
+from mypt.units import human_bytes, human_count, several
+
+T = TypeVar("T")
 
 _SHORTEST_BLOCK = 32
 # The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.
@@ -73,6 +78,28 @@ def memory_shortage(config: RunConfig, device: Device) -> MemoryShortageError:
         f"to learn from one sequence of {config.model.block_size:,} tokens at a time{there}",
         hint=_what_fits(config, device, limit or needed),
     )
+
+
+def in_memory(session: Session, work: Callable[[], T]) -> Generator[Warned, None, T]:
+    """Do what takes sequences; where memory runs out, with half as many at once.
+
+    Raises:
+        MemoryShortageError: when one sequence is too many.
+    """
+    while True:
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as problem:
+            if not is_shortage(problem):
+                raise
+        # Only here are the step's tensors gone, which the error held.
+        if session.sequences_at_once == 1:
+            raise memory_shortage(session.config, session.device)
+        session.halve()
+        yield Warned(
+            f"out of memory: from now on {several(session.sequences_at_once, 'sequence')} at once, "
+            f"{session.config.training.batch_size} per step as before"
+        )
 
 
 @contextmanager

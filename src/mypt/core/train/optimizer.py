@@ -1,47 +1,60 @@
-"""AdamW (Loshchilov and Hutter, 2019), with decay on matrices only."""
+"""Which optimizer moves which parameter, how fast and with how much decay."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from mypt.core.model.linear import FusedLinear
+from mypt.core.train.adamw import AdamW
+from mypt.core.train.muon import Muon
 from mypt.records.run import TrainingConfig
 
-
-class AdamW(torch.optim.AdamW):
-    """AdamW whose fused kernel leaves weights and moments alone in a step where `found_inf` is 1.
-
-    torch reads this attribute for its gradient scaler; it may be set without one, and nothing
-    waits for the device.
-    """
-
-    found_inf: Tensor | None = None
+_EMBEDDING_SHARE, _HEAD_SHARE, _VECTOR_SHARE = 0.5, 0.1, 0.1
+"""What is beside Muon's matrices learns at these shares of their rate: one knob turns all."""
 
 
-def make_moments(optimizer: AdamW) -> None:
-    """Make the memory that AdamW would make in its first step.
-
-    There a shortage would come between the updates of two groups, and the step could not be done again.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter not in optimizer.state:
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                }
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW | Muon:
+    """Build the optimizer of a run. Each of its groups knows the peak of its learning rate, `peak_lr`."""
+    return _muon(model, config) if config.optimizer == "muon" else _adamw(model, config)
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
+def _adamw(model: nn.Module, config: TrainingConfig) -> AdamW:
     """One group of matrices with weight decay, one of vectors (norms, biases) without."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if parameter.dim() > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
     return AdamW(
-        [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
+        [_group(matrices, config.learning_rate, config.weight_decay), _group(vectors, config.learning_rate)],
         betas=(config.beta1, config.beta2),
         fused=True,
     )
+
+
+def _muon(model: nn.Module, config: TrainingConfig) -> Muon:
+    """Muon for what maps hidden states to hidden states, the weights of linear layers; AdamW for the rest."""
+    head = getattr(model, "head", None)
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    heads = [] if head is None else [head.weight]
+    row_sizes = {
+        module.weight: module.row_sizes if isinstance(module, FusedLinear) else (module.out_features,)
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module is not head and module.weight.requires_grad
+    }
+    elsewhere = {*row_sizes, *embeddings, *heads}
+    vectors = [parameter for parameter in model.parameters() if parameter not in elsewhere]
+    rate = config.learning_rate
+    others = AdamW(
+        [
+            _group(embeddings, rate * _EMBEDDING_SHARE),
+            _group(heads, rate * _HEAD_SHARE),
+            _group(vectors, rate * _VECTOR_SHARE),
+        ],
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+    return Muon(row_sizes, others, lr=rate, weight_decay=config.weight_decay)
+
+
+def _group(parameters: Sequence[Tensor], rate: float, weight_decay: float = 0.0) -> dict[str, object]:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return {"params": trained, "lr": rate, "peak_lr": rate, "weight_decay": weight_decay}

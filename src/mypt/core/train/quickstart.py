@@ -5,18 +5,17 @@ standard library's documentation -> a model sized for the time -> training -> a 
 
 import re
 import sysconfig
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from inspect import cleandoc
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import choose_device
 from mypt.core.generate.loaded import load_model
+from mypt.core.train.pace import seconds_per_step
 from mypt.core.train.run import train
 from mypt.core.train.start import Origin, begin
 from mypt.durable import write_text
@@ -27,8 +26,6 @@ from mypt.records.sampling import SamplingConfig
 
 Flavour = Literal["docs", "code"]
 
-_PROBED_STEPS = 20
-_WARMUP_STEPS = 5
 _LONGEST_CODE_CHARS = 6_000_000
 _SKIPPED_FOLDERS = {
     "test",
@@ -62,7 +59,7 @@ def quickstart(
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
     yield Noted("measuring how fast this machine is …")
-    step_s = _seconds_per_step(config)
+    step_s = _seconds_per_step(config, minutes * 60)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
     interval = max(10, -(-steps // 10))
@@ -141,20 +138,12 @@ def _read_source(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="ignore").encode("ascii", "ignore").decode()
 
 
-def _seconds_per_step(config: RunConfig) -> float:
-    """Time some steps of a throw-away copy of the run; the median shrugs off a busy moment."""
+def _seconds_per_step(config: RunConfig, duration_s: float) -> float:
     device = choose_device(config.training.device, config.training.precision)
     corpus = _quietly(read_corpus(config.data))
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
-    session = begin(config.model_copy(update={"model": model}), corpus, Origin(), device)
-    times_s = []
-    with closing(session):
-        for _ in range(_WARMUP_STEPS + _PROBED_STEPS):
-            started_s = time.monotonic()
-            session.train_step()
-            session.read()
-            times_s.append(time.monotonic() - started_s)
-    return median(times_s[_WARMUP_STEPS:])
+    with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:
+        return seconds_per_step(throw_away, duration_s)
 
 
 def _quietly(work: Generator[Event, None, Corpus]) -> Corpus:

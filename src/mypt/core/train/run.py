@@ -5,21 +5,24 @@
 Closing the iterator, or `stop` turning true, saves the current step and ends the run.
 """
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device, choose_device, deterministic
+from mypt.core.train.length import with_length
 from mypt.core.train.loop import Loop
 from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin, find_origin, other_surroundings, read_text
+from mypt.core.train.start import Origin, another_optimizer, begin, find_origin, other_surroundings, read_text
 from mypt.durable import make_directory
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Event, RunPlanned, Warned
 from mypt.records.budget import training_memory
+from mypt.records.length import Length
 from mypt.records.run import RunConfig
 
 VOCABULARY_MULTIPLE = 64
@@ -33,6 +36,7 @@ def train(
     keep_vocab_size: bool = False,
     fresh: bool = False,
     init_from: ModelDirectory | None = None,
+    length: Length | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event]:
     """Train a model, or go on training it.
@@ -43,11 +47,13 @@ def train(
         keep_vocab_size: take config.model.vocab_size as it is, not the tokenizer's size.
         fresh: set an existing model aside first.
         init_from: start a new model with this one's weights.
+        length: how long to train, if not config.training.max_iters steps.
         stop: asked after every step, and between the batches of an evaluation.
 
     Raises:
         MyptError: one of its kinds, for everything a user can mend.
     """
+    started_s = time.monotonic()
     with deterministic(), directory.lock():
         device = choose_device(config.training.device, config.training.precision)
         warnings: list[str] = []
@@ -57,6 +63,7 @@ def train(
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
             config = yield from _within_memory(config, device)
+            config = yield from with_length(config, length, corpus, origin, device, started_s)
             session = begin(config, corpus, origin, device)
         # Only now, when nothing of the new run can fail any more for want of text or memory.
         aside = directory.set_aside() if fresh else None
@@ -64,6 +71,7 @@ def train(
             yield Warned(f"the old model was set aside as {aside}")
         if origin.own is not None:
             yield from other_surroundings(origin.own.training.versions, session.versions())
+            yield from another_optimizer(origin.own.training.training, config.training)
         with closing(session), closing(_open_log(directory)) as log:
             beside = copy_fits(config, device, session.sequences_at_once)
             yield _plan(session, directory, beside=beside)

@@ -23,7 +23,7 @@ from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
-from mypt.core.train.optimizer import build_optimizer, make_moments
+from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.progress import Progress
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
@@ -110,16 +110,15 @@ class Session:
             DataError: when the text cannot be read any more; the step was not begun.
         """
         training, progress = self.config.training, self.progress
-        rate = learning_rate(progress.step, training)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(group["peak_lr"], progress.step, training)
         batch = self._feed.take(progress.samples_seen, training.batch_size)
-        make_moments(self.optimizer)
+        self.optimizer.make_moments()
         try:
             loss = self._backward(batch)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
             vitals = torch.stack([loss, norm])
-            # Where this is 1 the fused kernel leaves weights and moments alone; nothing waits for the device.
+            # Where this is 1 the optimizer leaves weights and moments alone; nothing waits for the device.
             self.optimizer.found_inf = (~vitals.isfinite().all()).float()
             self.optimizer.step()
             self._working.refresh()

@@ -19,7 +19,7 @@ from mypt.core.train.session import Session
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Event, Warned
 from mypt.records.model import ModelConfig
-from mypt.records.run import RunConfig
+from mypt.records.run import RunConfig, TrainingConfig
 from mypt.records.tokenizer import TokenizerSpec
 
 # Dropout is no part of the weights: each run's own value counts.
@@ -62,7 +62,7 @@ def find_origin(
         if init_from is not None and own.training.initialized_from != init_from.name:
             warn(f"{state.path.parent} has begun already: --init-from-model {init_from.name} is passed over")
         if own.training.step and not (state.path / OPTIMIZER_FILE).is_file():
-            warn(f"{state.path} has no optimizer state: AdamW begins anew")
+            warn(f"{state.path} has no optimizer state: the optimizer begins anew")
         return Origin(own=own)
     if init_from is None:
         return Origin()
@@ -110,6 +110,12 @@ def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[
         yield Warned(f"the run goes on, but not with the bits of an unbroken one: {told}")
 
 
+def another_optimizer(saved: TrainingConfig, now: TrainingConfig) -> Generator[Warned]:
+    """Tell that an optimizer's memory is of no use to the one that goes on."""
+    if saved.optimizer != now.optimizer:
+        yield Warned(f"the optimizer was {saved.optimizer} and is {now.optimizer} now: it begins anew, without moments")
+
+
 def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> Session:
     """Build the session at its first step.
 
@@ -131,7 +137,8 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
     saved = snapshot.training
     session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from)
     path = snapshot.state.path / OPTIMIZER_FILE
-    if path.is_file():
+    if path.is_file() and saved.training.optimizer == config.training.optimizer:
+        session.optimizer.make_moments()
         load_optimizer(session.optimizer, parameter_names(model), path)
     return session
 

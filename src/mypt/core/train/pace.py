@@ -1,0 +1,37 @@
+"""How fast this machine does a run, measured on a throw-away copy of it."""
+
+import time
+from statistics import median
+
+from mypt.core.train.session import Session
+
+_MEASURED_SHARE = 0.01
+_FEWEST_STEPS = 5
+_WARMING_UP = 5
+"""One step in so many is not counted: the first ones prepare what the later ones use."""
+
+
+def seconds_per_step(session: Session, duration_s: float) -> float:
+    """Time steps for one percent of a run's duration, at least five; the median shrugs off a busy moment.
+
+    Args:
+        session: is trained by it.
+        duration_s: how long the run is to be.
+    """
+    times_s: list[float] = []
+    end_s = time.monotonic() + _MEASURED_SHARE * duration_s
+    while len(times_s) < _FEWEST_STEPS or time.monotonic() < end_s:
+        started_s = time.monotonic()
+        session.train_step()
+        session.read()
+        times_s.append(time.monotonic() - started_s)
+    return median(times_s[len(times_s) // _WARMING_UP :])
+
+
+def seconds_per_evaluation(session: Session) -> float:
+    """Time one evaluation; 0 where there is no validation split."""
+    if not session.val_windows:
+        return 0.0
+    started_s = time.monotonic()
+    session.evaluate()
+    return time.monotonic() - started_s

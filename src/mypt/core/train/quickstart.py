@@ -63,7 +63,7 @@ def quickstart(
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
     interval = max(10, -(-steps // 10))
-    training = config.training.model_copy(update={"max_iters": steps, "eval_interval": interval, "warmup_iters": 100})
+    training = config.training.model_copy(update={"max_iters": steps, "eval_interval": interval})
     config = config.model_copy(update={"training": training})
     with closing(train(config, directory, fresh=True, stop=stop)) as events:
         for event in events:
@@ -80,9 +80,18 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
     """A model that two laptop cores teach to spell, and to call, in two minutes."""
     return RunConfig(
         name="quickstart",
-        model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=64),
+        model=ModelConfig(family="modern", n_layer=3, n_head=2, n_embd=128, block_size=128, rope_base=1000),
         training=TrainingConfig(
-            batch_size=16, learning_rate=5e-3, min_lr_ratio=0.02, eval_iters=32, seed=seed, device=device
+            optimizer="muon",
+            learning_rate=0.04,
+            schedule="wsd",
+            warmup_iters=0,
+            min_lr_ratio=0,
+            grad_clip=0,
+            batch_size=16,
+            eval_iters=32,
+            seed=seed,
+            device=device,
         ),
         data=DataConfig(input_files=(str(text_path),), tokenization="char", val_fraction=0.05),
     )
@@ -139,7 +148,7 @@ def _read_source(path: Path) -> str:
 
 
 def _seconds_per_step(config: RunConfig, duration_s: float) -> float:
-    device = choose_device(config.training.device, config.training.precision)
+    device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
     corpus = _quietly(read_corpus(config.data))
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
     with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:

@@ -55,7 +55,7 @@ def train(
     """
     started_s = time.monotonic()
     with deterministic(), directory.lock():
-        device = choose_device(config.training.device, config.training.precision)
+        device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
         warnings: list[str] = []
         origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)

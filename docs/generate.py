@@ -117,12 +117,18 @@ def presets_page() -> str:
         cells += [entry.n_embd, entry.block_size, human_bytes(entry.training_memory_bytes)]
         cells += [human_bytes(entry.generation_memory_bytes), entry.description]
         lines.append(_row(*cells))
-    lines += ["", "## Training defaults", "", "| preset | batch size | learning rate | warm-up | dropout |"]
-    lines += ["|---|---:|---:|---:|---:|"]
+    lines += [
+        "",
+        "## Training defaults",
+        "",
+        "| preset | optimizer | batch size | steps | learning rate | warm-up | dropout |",
+    ]
+    lines += ["|---|---|---:|---:|---:|---:|---:|"]
     for name, preset in presets.items():
         training = preset.training
         rate = f"{training.learning_rate:g}"
-        lines.append(_row(f"`{name}`", training.batch_size, rate, training.warmup_iters, f"{preset.model.dropout:g}"))
+        cells = [f"`{name}`", training.optimizer, training.batch_size, f"{training.max_iters:,}", rate]
+        lines.append(_row(*cells, training.warmup_iters, f"{preset.model.dropout:g}"))
     return "\n".join(lines) + "\n"
 
 
@@ -295,8 +301,10 @@ _PRESETS_INTRO = """\
 A preset is a config that ships with MyPT. `mypt train --config-file NAME` uses one; `small` is the default.
 `mypt configs` prints this table, `mypt configs --config-file NAME` one preset whole, `mypt params NAME` its cost.
 
-All presets: family `gpt2`, vocabulary 50,304 (GPT-2's 50,257 ids padded to a multiple of 64), tied head, no biases.
-With another tokenizer the vocabulary, and with it the number of parameters, follows the text.
+`char` and `char-quick` are of the family `modern`, with a token for each character, and learn by Muon; parameters are
+counted for 256 characters. All others are of the family `gpt2`, without biases, for a vocabulary of 50,304: GPT-2's
+50,257 ids padded to a multiple of 64. With another tokenizer the vocabulary, and with it the number of parameters,
+follows the text.
 Memory is an estimate in fp32 at the preset's own batch size; see
 [what it leaves out](../explanation/architecture.md#memory-estimates).
 """

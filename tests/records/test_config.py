@@ -265,7 +265,7 @@ def test_a_preset_is_found_by_name_and_by_any_path_that_does_not_exist(
 
 def test_every_preset_is_found_by_the_path_in_the_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(preset_names()) == 10
+    assert len(preset_names()) == 12
     for name in preset_names():
         assert resolve_file(f"presets/{name}.json") == resolve_file(name) == load_preset(name)
 

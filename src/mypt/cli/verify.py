@@ -90,7 +90,7 @@ def _differing(event: "Replayed") -> "MyptError":
     return CheckpointError(
         f"{event.path}: steps {event.first_step + 1:,} to {event.last_step:,} did not give the same bits again: "
         f"{_few(event.differing)} differ",
-        hint="The same text, settings, torch, device and number of threads are needed. If all are, report it.",
+        hint="The same text, settings, mypt, torch, device and number of threads are needed. If all are, report it.",
     )
 
 

@@ -59,7 +59,7 @@ def choose_device(name: str = "auto", precision: str = "auto", width: int = 0) -
         UsageError: for a device this machine does not have.
     """
     kind, index = _parse(name)
-    has_bf16 = computes_bf16(torch.device(kind))
+    has_bf16 = computes_bf16(torch.device(kind) if index is None else torch.device(kind, index))
     if precision == "auto":
         precision = "bf16" if has_bf16 and width >= _NARROWEST_BF16[kind] else "fp32"
     if precision == "bf16" and kind != "cpu" and not has_bf16:
@@ -71,7 +71,8 @@ def choose_device(name: str = "auto", precision: str = "auto", width: int = 0) -
 def computes_bf16(device: torch.device) -> bool:
     """Whether products of bf16 matrices are faster than those of fp32: the device has instructions for them."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
         return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -13,9 +13,14 @@ TOKENS_PER_PARAMETER = 20
 PROCESS_BYTES = 320 * 2**20
 """Python with torch and its thread pools, before any tensor: measured on a CPU."""
 
-_LOGITS_BYTES = 31 * 2**20
-"""Logits at once. Fewer make slow matrix products; blocks from 32 MiB on go back to the system (core/heap.py)."""
+_LOGITS_BYTES, _LOGITS_BYTES_ON_GPU = 31 * 2**20, 512 * 2**20
+"""Logits at once. On a CPU, blocks from 32 MiB on go back to the system (core/heap.py); a GPU wants large products."""
 _FEWEST_ROWS = 64
+
+STACKED_NUMBERS = 2**24
+"""Muon's matrices share products until they are so large together: more would be no faster, and take memory."""
+_STACKS = 5
+"""Tensors as large as a stack that orthogonalizing it takes at once."""
 
 _FP32 = 4
 _BYTES = {"fp32": 4, "bf16": 2}
@@ -54,42 +59,60 @@ class GenerationMemory(NamedTuple):
         return sum(self)
 
 
-def rows_at_once(vocab_size: int, number_bytes: int) -> int:
+def rows_at_once(vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
     """Of how many positions the loss holds logits at a time, each number taking so many bytes."""
-    return max(_FEWEST_ROWS, _LOGITS_BYTES // (vocab_size * number_bytes))
+    room = _LOGITS_BYTES_ON_GPU if on_gpu else _LOGITS_BYTES
+    return max(_FEWEST_ROWS, room // (vocab_size * number_bytes))
 
 
-def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32") -> TrainingMemory:
-    """Estimate the peak of one AdamW step with fp32 weights.
+def training_memory(
+    model: ModelConfig, batch_size: int, precision: str = "fp32", optimizer: str = "adamw", *, on_gpu: bool = False
+) -> TrainingMemory:
+    """Estimate the peak of one step with fp32 weights.
 
     Args:
         model: the architecture.
         batch_size: sequences of block_size tokens per step.
         precision: 'fp32', or 'bf16': activations, and a copy of the weights, in two bytes.
+        optimizer: 'adamw' or 'muon'.
+        on_gpu: where it runs.
     """
-    weights = model.parameters * _FP32
+    counts, size = model.parameter_count, _BYTES[precision]
+    weights = counts.total * _FP32
+    copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
+    working = copied * size
+    moments = 2 * weights
     activations = activation_bytes(model, batch_size, precision)
     embedding = model.vocab_size * model.n_embd * _FP32
-    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, _BYTES[precision]))
-    logits = rows * model.vocab_size * _BYTES[precision]
-    counts = model.parameter_count
-    copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
-    working = copied * _BYTES[precision]
+    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
+    # Overwritten by their own gradient; a GPU has them all in fp32 between the two.
+    logits = rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
     # The forward pass ends with all activations, some logits and the head's gradient; when all
     # gradients are there, these are gone. Gradients are freed after each step.
-    at_its_begin = activations + embedding + max(logits, embedding)
+    at_the_loss = activations + embedding + max(logits, embedding)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
     at_its_end = weights + working + (2 * embedding if model.traits.tied_head else 0)
+    in_the_update = weights
+    if optimizer == "muon":
+        moments -= (counts.attention + counts.mlp) * _FP32  # one for each number of a matrix
+        in_the_update += _direction_bytes(model, size)
     return TrainingMemory(
         process=PROCESS_BYTES,
         weights=weights + working,
-        optimizer=2 * weights,
+        optimizer=moments,
         gradients=weights,
         activations=activations,
         logits=logits,
-        snapshot=3 * weights,
-        peak=PROCESS_BYTES + 6 * weights + working + max(at_its_begin, at_its_end),
+        snapshot=weights + moments,
+        peak=PROCESS_BYTES + 2 * (weights + moments) + working + max(at_the_loss, at_its_end, in_the_update),
     )
+
+
+def _direction_bytes(model: ModelConfig, size: int) -> int:
+    """Where Muon's matrices are to go, all before the first moves, and what finding it for some of them takes."""
+    numbers = model.parameter_count.attention + model.parameter_count.mlp
+    largest = model.n_embd * model.inner_width
+    return (numbers + _STACKS * min(numbers, max(STACKED_NUMBERS, largest))) * size
 
 
 def activation_bytes(model: ModelConfig, batch_size: int, precision: str = "fp32") -> int:

@@ -89,7 +89,7 @@ Logits = tuple[slice, Tensor]
 
 def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iterator[Logits]:
     """Logits of all rows, as many at a time as are to be in memory. Each time they lie in the same place."""
-    size = min(len(hidden_NC), rows_at_once(len(weight_VC), weight_VC.itemsize))
+    size = min(len(hidden_NC), rows_at_once(len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda))
     room_RV = hidden_NC.new_empty(size, len(weight_VC))
     for first in range(0, len(hidden_NC), size):
         rows = slice(first, min(first + size, len(hidden_NC)))
@@ -100,9 +100,9 @@ def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iter
 
 
 def _scored(logits: Iterable[Logits]) -> Iterator[Logits]:
-    """The same logits, so few rows at a time that they stay in the processor's cache."""
+    """The same logits, so few rows at a time that they stay in the processor's cache; a GPU takes all at once."""
     for rows, logits_RV in logits:
-        size = max(1, _SCORES_AT_ONCE // logits_RV.shape[1])
+        size = len(logits_RV) if logits_RV.is_cuda else max(1, _SCORES_AT_ONCE // logits_RV.shape[1])
         for first, part_RV in enumerate(logits_RV.split(size)):
             start = rows.start + first * size
             yield slice(start, start + len(part_RV)), part_RV

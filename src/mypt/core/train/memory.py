@@ -11,7 +11,7 @@ from mypt.core.limits import memory_limit_bytes
 from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
 from mypt.events import Warned
-from mypt.records.budget import training_memory
+from mypt.records.budget import TrainingMemory, training_memory
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.run import RunConfig
 from mypt.units import human_bytes, human_count, several
@@ -36,9 +36,15 @@ def device_limit_bytes(device: Device) -> int | None:
     return torch.cuda.mem_get_info(device.torch)[1] if device.kind == "cuda" else memory_limit_bytes()
 
 
+def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMemory:
+    """The estimate for steps of `sequences` sequences at once."""
+    optimizer, on_gpu = config.training.optimizer, device.kind == "cuda"
+    return training_memory(config.model, sequences, device.precision, optimizer, on_gpu=on_gpu)
+
+
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
     """Peak on the device of steps of `sequences` sequences at once, the copy that is saved left out."""
-    memory = training_memory(config.model, sequences, device.precision)
+    memory = step_memory(config, device, sequences)
     elsewhere = memory.process if device.kind == "cuda" else 0
     return memory.peak - memory.snapshot - elsewhere
 
@@ -52,7 +58,7 @@ def fitting_sequences(config: RunConfig, device: Device) -> int:
     limit, sequences = device_limit_bytes(device), config.training.sequences_at_once
     if limit is None:
         return sequences
-    parts = training_memory(config.model, 1, device.precision)
+    parts = step_memory(config, device, 1)
     if parts.weights + parts.gradients + parts.optimizer > limit:
         raise memory_shortage(config, device)
     while sequences > 1 and predicted_bytes(config, device, sequences) > limit:
@@ -62,7 +68,7 @@ def fitting_sequences(config: RunConfig, device: Device) -> int:
 
 def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
     """Whether there is room for one more copy of weights and moments in the machine's own memory."""
-    snapshot = training_memory(config.model, 1).snapshot
+    snapshot = step_memory(config, device, 1).snapshot
     limit = memory_limit_bytes()
     used = predicted_bytes(config, device, sequences) if device.kind == "cpu" else 0
     return limit is None or used + snapshot <= limit
@@ -129,6 +135,8 @@ def _what_fits(config: RunConfig, device: Device, limit: int) -> str:
         block_size //= 2
     for name in reversed(preset_names()):
         preset = load_preset(name)
+        rows = max(preset.model.vocab_size, config.model.vocab_size)
+        preset = preset.model_copy(update={"model": preset.model.model_copy(update={"vocab_size": rows})})
         if preset.model.parameters < config.model.parameters and fits(preset):
             return f"A new model with --config-file {name} --micro-batch-size 1, and no sizes of its own, fits."
     return "No shipped preset fits either: use a machine with more memory."

@@ -16,16 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mypt.core.device import computes_bf16
 from mypt.core.train.adamw import AdamW
 from mypt.core.train.orthogonal import orthogonalized
+from mypt.records.budget import STACKED_NUMBERS
 
 MOMENTUM = 0.95
 ROW_DECAY = 0.95
 _TINY = 1e-10
-
-_STACKED_NUMBERS = 2**24
-"""Matrices share products until they are so large together: more would be no faster, and take memory."""
 
 
 class Matrix(NamedTuple):
@@ -58,7 +55,13 @@ class Muon(torch.optim.Optimizer):
     found_inf: Tensor | None = None
 
     def __init__(
-        self, row_sizes: Mapping[Tensor, Sequence[int]], others: AdamW, *, lr: float, weight_decay: float
+        self,
+        row_sizes: Mapping[Tensor, Sequence[int]],
+        others: AdamW,
+        *,
+        lr: float,
+        weight_decay: float,
+        product_dtype: torch.dtype | None = None,
     ) -> None:
         """Take over parameters.
 
@@ -67,6 +70,7 @@ class Muon(torch.optim.Optimizer):
             others: the optimizer of all other parameters; it becomes a part of this one.
             lr: the peak of the matrices' learning rate.
             weight_decay: the share by which a matrix shrinks at a learning rate of 1.
+            product_dtype: what directions are computed in; the matrices' own type if not given.
         """
         group = {"params": list(row_sizes), "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
         super().__init__([group], {})
@@ -75,6 +79,7 @@ class Muon(torch.optim.Optimizer):
         self.param_groups += others.param_groups
         others.state = self.state
         self._stacks = _by_shape(row_sizes)
+        self._product_dtype = product_dtype
 
     def make_moments(self) -> None:
         """Make the memory of all parameters."""
@@ -102,8 +107,7 @@ class Muon(torch.optim.Optimizer):
     def _update(self, matrices: Sequence[Matrix]) -> Update:
         """Find the directions of matrices of one shape; nothing is changed."""
         first = matrices[0].of(matrices[0].parameter)
-        dtype = torch.bfloat16 if computes_bf16(first.device) else first.dtype
-        stack_KRC = first.new_empty(len(matrices), *first.shape, dtype=dtype)
+        stack_KRC = first.new_empty(len(matrices), *first.shape, dtype=self._product_dtype or first.dtype)
         for place_RC, matrix in zip(stack_KRC, matrices, strict=True):
             gradient, momentum = _gradient(matrix), self._kept(matrix, "momentum")
             # Nesterov: the momentum as it will be, and this gradient once more.
@@ -154,6 +158,6 @@ def _by_shape(row_sizes: Mapping[Tensor, Iterable[int]]) -> list[list[Matrix]]:
             found.setdefault(shape, []).append(Matrix(parameter, slice(start, end)))
     stacks: list[list[Matrix]] = []
     for shape, matrices in found.items():
-        count = max(1, _STACKED_NUMBERS // math.prod(shape))
+        count = max(1, STACKED_NUMBERS // math.prod(shape))
         stacks += [matrices[start : start + count] for start in range(0, len(matrices), count)]
     return stacks

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mypt.core.model.linear import FusedLinear
@@ -13,9 +14,9 @@ _EMBEDDING_SHARE, _HEAD_SHARE, _VECTOR_SHARE = 0.5, 0.1, 0.1
 """What is beside Muon's matrices learns at these shares of their rate: one knob turns all."""
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW | Muon:
+def build_optimizer(model: nn.Module, config: TrainingConfig, precision: str = "fp32") -> AdamW | Muon:
     """Build the optimizer of a run. Each of its groups knows the peak of its learning rate, `peak_lr`."""
-    return _muon(model, config) if config.optimizer == "muon" else _adamw(model, config)
+    return _muon(model, config, precision) if config.optimizer == "muon" else _adamw(model, config)
 
 
 def _adamw(model: nn.Module, config: TrainingConfig) -> AdamW:
@@ -30,7 +31,7 @@ def _adamw(model: nn.Module, config: TrainingConfig) -> AdamW:
     )
 
 
-def _muon(model: nn.Module, config: TrainingConfig) -> Muon:
+def _muon(model: nn.Module, config: TrainingConfig, precision: str) -> Muon:
     """Muon for what maps hidden states to hidden states, the weights of linear layers; AdamW for the rest."""
     head = getattr(model, "head", None)
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -52,7 +53,8 @@ def _muon(model: nn.Module, config: TrainingConfig) -> Muon:
         betas=(config.beta1, config.beta2),
         fused=True,
     )
-    return Muon(row_sizes, others, lr=rate, weight_decay=config.weight_decay)
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    return Muon(row_sizes, others, lr=rate, weight_decay=config.weight_decay, product_dtype=dtype)
 
 
 def _group(parameters: Sequence[Tensor], rate: float, weight_decay: float = 0.0) -> dict[str, object]:

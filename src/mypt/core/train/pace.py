@@ -5,21 +5,21 @@ from statistics import median
 
 from mypt.core.train.session import Session
 
-_MEASURED_SHARE = 0.01
+_MEASURED_SHARE, _LONGEST_S = 0.01, 30
 _FEWEST_STEPS = 5
 _WARMING_UP = 5
 """One step in so many is not counted: the first ones prepare what the later ones use."""
 
 
 def seconds_per_step(session: Session, duration_s: float) -> float:
-    """Time steps for one percent of a run's duration, at least five; the median shrugs off a busy moment.
+    """Time steps for one percent of a run's duration, half a minute at most; the median shrugs off a busy moment.
 
     Args:
         session: is trained by it.
         duration_s: how long the run is to be.
     """
     times_s: list[float] = []
-    end_s = time.monotonic() + _MEASURED_SHARE * duration_s
+    end_s = time.monotonic() + min(_MEASURED_SHARE * duration_s, _LONGEST_S)
     while len(times_s) < _FEWEST_STEPS or time.monotonic() < end_s:
         started_s = time.monotonic()
         session.train_step()

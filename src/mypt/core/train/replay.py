@@ -16,10 +16,10 @@ from mypt.core.checkpoint.snapshot import Contents, Snapshot
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
-from mypt.core.device import choose_device, deterministic
+from mypt.core.device import deterministic
 from mypt.core.train.memory import clear_shortage
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin, other_surroundings, read_text
+from mypt.core.train.start import Origin, begin, other_surroundings, read_text, run_device
 from mypt.errors import CheckpointError
 from mypt.events import Event, Replayed, Replaying
 from mypt.records.run import RunConfig
@@ -40,7 +40,7 @@ def replay(directory: ModelDirectory) -> Generator[Event]:
     with deterministic(), directory.lock():
         before, after = _two_newest(directory)
         config = RunConfig(model=after.config, training=after.training.training, data=after.training.data)
-        device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
+        device = run_device(config, after)
         origin = Origin(own=before)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)

@@ -11,17 +11,24 @@ from contextlib import closing
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
-from mypt.core.device import Device, choose_device, deterministic
+from mypt.core.device import Device, deterministic
 from mypt.core.train.length import with_length
 from mypt.core.train.loop import Loop
-from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences
+from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences, step_memory
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, another_optimizer, begin, find_origin, other_surroundings, read_text
+from mypt.core.train.start import (
+    Origin,
+    another_optimizer,
+    begin,
+    find_origin,
+    other_surroundings,
+    read_text,
+    run_device,
+)
 from mypt.durable import make_directory
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Event, RunPlanned, Warned
-from mypt.records.budget import training_memory
 from mypt.records.length import Length
 from mypt.records.run import RunConfig
 
@@ -55,10 +62,10 @@ def train(
     """
     started_s = time.monotonic()
     with deterministic(), directory.lock():
-        device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
         warnings: list[str] = []
         origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)
+        device = run_device(config, origin.own)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
@@ -132,7 +139,7 @@ def _plan(session: Session, directory: ModelDirectory, *, beside: bool) -> RunPl
     config, corpus, training = session.config, session.corpus, session.config.training
     samples = training.max_iters * training.batch_size
     device = session.device
-    memory = training_memory(config.model, session.sequences_at_once, device.precision)
+    memory = step_memory(config, device, session.sequences_at_once)
     return RunPlanned(
         model_name=directory.name,
         path=str(directory.path),

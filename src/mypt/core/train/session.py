@@ -31,6 +31,9 @@ from mypt.errors import DivergedError
 from mypt.records.checkpoint import TrainingState
 from mypt.records.run import RunConfig
 
+ARITHMETIC = "2"
+"""Raised with every version that computes a step in other bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
@@ -70,7 +73,7 @@ class Session:
         self.corpus = corpus
         self.model = model.train()
         self._working = WorkingWeights(model, device.precision)
-        self.optimizer = build_optimizer(model, config.training)
+        self.optimizer = build_optimizer(model, config.training, device.precision)
         self.device = device
         self.progress = progress
         self.initialized_from = initialized_from
@@ -232,6 +235,7 @@ class Session:
         """What the bits depend on beside settings and text."""
         return {
             "mypt": __version__,
+            "arithmetic": ARITHMETIC,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": self.device.label,

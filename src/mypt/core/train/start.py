@@ -10,7 +10,7 @@ from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus, read_corpus
-from mypt.core.device import Device
+from mypt.core.device import Device, choose_device, computes_bf16
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.tokens.find import NAMES, find_tokenizer
@@ -24,6 +24,8 @@ from mypt.records.tokenizer import TokenizerSpec
 
 # Dropout is no part of the weights: each run's own value counts.
 _FREE_FIELDS = {"dropout"}
+_FIRST_ARITHMETIC = "1"
+"""Of states that do not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,22 @@ def find_origin(
     return Origin(other=open_snapshot(init_from, warn), base=init_from)
 
 
+def run_device(config: RunConfig, own: Snapshot | None) -> Device:
+    """Decide where a run happens; one that goes on keeps its precision, where the device has it.
+
+    Raises:
+        UsageError: for a device this machine does not have.
+    """
+    training = config.training
+    device = choose_device(training.device, training.precision, config.model.n_embd)
+    saved = own.training.versions if own else {}
+    if training.precision != "auto" or not saved.get("device", "").startswith(device.kind):
+        return device
+    if saved.get("precision") == "fp32" or (saved.get("precision") == "bf16" and computes_bf16(device.torch)):
+        return choose_device(training.device, saved["precision"])
+    return device
+
+
 def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
     """Read the text with the tokenizer of the model that is gone on with, if there is one.
 
@@ -103,7 +121,8 @@ def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
 
 def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
     """Tell what is not as it was, of all that the bits depend on."""
-    names = ("torch", "device", "precision", "instructions")
+    names = ("arithmetic", "torch", "device", "precision", "instructions")
+    saved = {"arithmetic": _FIRST_ARITHMETIC} | saved
     changed = [name for name in names if saved.get(name, now[name]) != now[name]]
     if changed:
         told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in changed)

@@ -87,11 +87,12 @@ def training_memory(
     rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
     # Overwritten by their own gradient; a GPU has them all in fp32 between the two.
     logits = rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
-    # The forward pass ends with all activations, some logits and the head's gradient; when all
-    # gradients are there, these are gone. Gradients are freed after each step.
+    # The forward pass ends with all activations, some logits and the head's gradient.
     at_the_loss = activations + embedding + max(logits, embedding)
+    # Then gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
+    in_blocks = max(activations, weights - embedding + working)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
-    at_its_end = weights + working + (2 * embedding if model.traits.tied_head else 0)
+    at_its_end = in_blocks + (3 if model.traits.tied_head else 1) * embedding
     in_the_update = weights
     if optimizer == "muon":
         moments -= (counts.attention + counts.mlp) * _FP32  # one for each number of a matrix

@@ -59,6 +59,6 @@ def _show_next_steps(program: str, text: Path) -> None:
     for command, meaning in (
         (f'{program} generate {MODEL_NAME} --prompt "Return the "', "let it write more"),
         (f"{program} inspect {MODEL_NAME}", "see what was trained"),
-        (f"{program} train {text} --model-name mine --config-file tiny --tokenization char", "or a text of yours"),
+        (f"{program} train {text} --model-name mine --config-file char", "or a text of yours"),
     ):
         console.print(Text.assemble("  ", (command, "cyan"), (f"   # {meaning}", "dim")), soft_wrap=True)

@@ -35,6 +35,7 @@ class TrainingMemory(NamedTuple):
     gradients: int
     activations: int
     logits: int
+    """Those of some positions, and the gradient of the head."""
     snapshot: int
     """The copy of weights and moments that is written while training goes on, in the machine's own memory."""
     peak: int
@@ -87,8 +88,9 @@ def training_memory(
     rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
     # Overwritten by their own gradient; a GPU has them all in fp32 between the two.
     logits = rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
-    # The forward pass ends with all activations, some logits and the head's gradient.
-    at_the_loss = activations + embedding + max(logits, embedding)
+    # The forward pass ends with all activations, the head's gradient and some logits; gradients of tables come next.
+    loss = embedding + max(logits, embedding)
+    at_the_loss = activations + loss
     # Then gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
     in_blocks = max(activations, weights - embedding + working)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
@@ -103,7 +105,7 @@ def training_memory(
         optimizer=moments,
         gradients=weights,
         activations=activations,
-        logits=logits,
+        logits=loss,
         snapshot=weights + moments,
         peak=PROCESS_BYTES + 2 * (weights + moments) + working + max(at_the_loss, at_its_end, in_the_update),
     )

@@ -33,7 +33,7 @@ class TrainingState(Record, frozen=True):
     best_step: int | None = Field(None, description="Step of that lowest validation loss.")
     evaluations_since_best: int = Field(0, ge=0, description="Evaluations since then.")
     skipped_steps: tuple[int, ...] = Field((), description="Steps left out: their loss or gradient was no number.")
-    versions: dict[str, str] = Field(default_factory=dict, description="What the bits depend on beside settings and text.")
+    versions: dict[str, str] = Field(default_factory=dict, description="What else the bits depend on.")
 
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

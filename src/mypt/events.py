@@ -143,6 +143,7 @@ class RunPlanned(Event):
     memory_bytes: int
     device: str
     precision: str
+    compiled: bool
     tokenizer: str
     vocab_size: int
 

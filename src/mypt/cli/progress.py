@@ -219,7 +219,8 @@ def header(plan: RunPlanned) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}, {plan.precision}")
+    how = f"{plan.precision}, compiled" if plan.compiled else plan.precision
+    grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}, {how}")
     tokens = f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens"
     grid.add_row("text", f"{tokens} ({plan.tokenizer}, {plan.vocab_size:,} ids)")
     start = f"from step {plan.start_step:,} to {plan.max_iters:,}" if plan.start_step else f"{plan.max_iters:,} steps"

@@ -53,6 +53,7 @@ FLAGS = {
     "seed": "training.seed",
     "device": "training.device",
     "precision": "training.precision",
+    "compile": "training.compile",
     "document_mask": "training.document_mask",
 }
 
@@ -170,6 +171,10 @@ def train(
     device: DeviceName = None,
     precision: Annotated[
         str | None, option("--precision", help="fp32, bf16, or auto: what the device does best.")
+    ] = None,
+    compile: Annotated[  # noqa: A002 - what the option is called
+        str | None,
+        option("--compile", help="Compile the blocks before training: on, off, or auto: where it ends the run sooner."),
     ] = None,
     document_mask: Annotated[
         bool | None,

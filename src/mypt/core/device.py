@@ -25,6 +25,8 @@ class Device:
     kind: Kind
     index: int | None
     precision: Literal["fp32", "bf16"]
+    compiled: bool = False
+    """Whether steps of training run compiled code."""
 
     @property
     def torch(self) -> torch.device:

@@ -9,6 +9,7 @@ from mypt.records.model import ModelConfig
 from mypt.records.text import TextConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "wsd"]
 
@@ -70,6 +71,9 @@ class TrainingConfig(Record, frozen=True):
     seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
     device: str = Field("auto", min_length=1, max_length=32, description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="fp32, bf16, or auto: what the device does best.")
+    compile: Compile = Field(
+        "auto", description="Compile the blocks before training: on, off, or auto: where it ends the run sooner."
+    )
     document_mask: bool = Field(
         default=False, description="Attend and learn inside documents only, never across their ends."
     )

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+WRITTEN_OUT = 512
+"""Up to so many keys, compiled code for CPUs computes all weights at once: torch's own kernel is slower backwards."""
+
 
 def attend(
     query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Tensor | None = None, dropout: float = 0.0
@@ -21,9 +24,24 @@ def attend(
         dropout: the share of the weights that are dropped.
     """
     is_causal = mask is None and query_BHTD.shape[2] > 1
+    if torch.compiler.is_compiling() and query_BHTD.device.type == "cpu" and key_BHTD.shape[2] <= WRITTEN_OUT:
+        return _written_out(query_BHTD, key_BHTD, value_BHTD, mask, dropout)
     return F.scaled_dot_product_attention(
         query_BHTD, key_BHTD, value_BHTD, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
     )
+
+
+def _written_out(
+    query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Tensor | None, dropout: float
+) -> Tensor:
+    """The same, as two products with a softmax between them, which a compiler makes one pass of."""
+    T = query_BHTD.shape[2]
+    if mask is None:
+        mask = offset_causal_mask(0, T, query_BHTD.device)
+    scores_BHTT = (query_BHTD * query_BHTD.shape[3] ** -0.5) @ key_BHTD.mT
+    wide = torch.promote_types(scores_BHTT.dtype, torch.float32)
+    weights_BHTT = scores_BHTT.to(wide).masked_fill(~mask, -torch.inf).softmax(dim=3).to(value_BHTD.dtype)
+    return F.dropout(weights_BHTT, dropout) @ value_BHTD
 
 
 def offset_causal_mask(past: int, length: int, device: torch.device) -> Tensor:

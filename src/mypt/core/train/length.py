@@ -19,31 +19,45 @@ from mypt.records.run import RunConfig, TrainingConfig
 from mypt.units import human_duration
 
 
-def with_length(
-    config: RunConfig, length: Length | None, corpus: Corpus, origin: Origin, device: Device, started_s: float
-) -> Generator[Event, None, RunConfig]:
-    """Fix the number of steps.
+def with_tokens(config: RunConfig, length: Length | None, origin: Origin) -> RunConfig:
+    """Fix the number of steps where it was said in tokens.
 
     Args:
         config: the run, its vocabulary known.
-        length: what the user said; None keeps the number of steps.
-        corpus: its text.
+        length: what the user said.
         origin: whether it has begun before, and how far it is.
-        device: where it runs.
+
+    Raises:
+        UsageError: for more steps than a run may have.
+    """
+    if length is None or length.duration_s is not None:
+        return config
+    return _with(config, max_iters=_steps_for_tokens(config, length, origin))
+
+
+def with_duration(
+    config: RunConfig, duration_s: float | None, corpus: Corpus, origin: Origin, device: Device, started_s: float
+) -> Generator[Event, None, RunConfig]:
+    """Fix the number of steps where it was said in time.
+
+    Args:
+        config: the run, its vocabulary known.
+        duration_s: what the user said; None keeps the number of steps.
+        corpus: its text.
+        origin: whether it has begun before.
+        device: where it runs, and whether steps are compiled.
         started_s: when its time began, by the monotonic clock.
 
     Raises:
         UsageError: for more steps than a run may have.
     """
-    if length is None:
+    if duration_s is None:
         return config
-    if length.duration_s is None:
-        return _with(config, max_iters=_steps_for_tokens(config, length, origin))
     if origin.own is not None:
         steps = origin.own.training.training.max_iters
         yield Noted(f"the model has begun already and goes on to its {steps:,} steps: --for is for new ones")
         return _with(config, max_iters=steps)
-    return (yield from _timed(config, length.duration_s, corpus, device, started_s))
+    return (yield from _timed(config, duration_s, corpus, device, started_s))
 
 
 def _steps_for_tokens(config: RunConfig, length: Length, origin: Origin) -> int:

@@ -11,12 +11,12 @@ _WARMING_UP = 5
 """One step in so many is not counted: the first ones prepare what the later ones use."""
 
 
-def seconds_per_step(session: Session, duration_s: float) -> float:
+def seconds_per_step(session: Session, duration_s: float = 0) -> float:
     """Time steps for one percent of a run's duration, half a minute at most; the median shrugs off a busy moment.
 
     Args:
         session: is trained by it.
-        duration_s: how long the run is to be.
+        duration_s: how long the run is to be; if not said, a few steps are timed.
     """
     times_s: list[float] = []
     end_s = time.monotonic() + min(_MEASURED_SHARE * duration_s, _LONGEST_S)

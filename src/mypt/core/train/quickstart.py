@@ -92,6 +92,7 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
             eval_iters=32,
             seed=seed,
             device=device,
+            compile="off",  # a minute is too short for it
         ),
         data=DataConfig(input_files=(str(text_path),), tokenization="char", val_fraction=0.05),
     )

@@ -12,7 +12,8 @@ from contextlib import closing
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device, deterministic
-from mypt.core.train.length import with_length
+from mypt.core.train.compiling import choose_compiled
+from mypt.core.train.length import with_duration, with_tokens
 from mypt.core.train.loop import Loop
 from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences, step_memory
 from mypt.core.train.metrics import MetricsLog
@@ -70,7 +71,10 @@ def train(
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
             config = yield from _within_memory(config, device)
-            config = yield from with_length(config, length, corpus, origin, device, started_s)
+            config = with_tokens(config, length, origin)
+            duration_s = length.duration_s if length else None
+            device = yield from choose_compiled(config, device, corpus, origin, duration_s)
+            config = yield from with_duration(config, duration_s, corpus, origin, device, started_s)
             session = begin(config, corpus, origin, device)
         # Only now, when nothing of the new run can fail any more for want of text or memory.
         aside = directory.set_aside() if fresh else None
@@ -154,6 +158,7 @@ def _plan(session: Session, directory: ModelDirectory, *, beside: bool) -> RunPl
         memory_bytes=memory.peak - (0 if beside else memory.snapshot),
         device=device.label,
         precision=device.precision,
+        compiled=device.compiled,
         tokenizer=corpus.spec.kind,
         vocab_size=config.model.vocab_size,
     )

@@ -9,6 +9,7 @@ Letters: B batch, T block_size.
 import math
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score, Tensors, score
 from mypt.core.heap import keep_freed_memory
+from mypt.core.model.compiled import as_written, compile_blocks
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
@@ -73,6 +75,8 @@ class Session:
         self.corpus = corpus
         self.model = model.train()
         self._working = WorkingWeights(model, device.precision)
+        if device.compiled:
+            compile_blocks(self._working.model)
         self.optimizer = build_optimizer(model, config.training, device.precision)
         self.device = device
         self.progress = progress
@@ -165,8 +169,9 @@ class Session:
                 raise _StoppedError
 
         try:
-            model = self._working.model
-            result = score(model, self._val_windows, self.sequences_at_once, self.device, self._bytes_per_id, between)
+            with as_written() if self.device.compiled else nullcontext():
+                model, windows = self._working.model, self._val_windows
+                result = score(model, windows, self.sequences_at_once, self.device, self._bytes_per_id, between)
         except _StoppedError:
             return None
         if not math.isfinite(result.loss):
@@ -240,6 +245,7 @@ class Session:
             "torch": torch.__version__,
             "device": self.device.label,
             "precision": self.device.precision,
+            "compiled": "yes" if self.device.compiled else "no",
             # torch chooses its kernels by them.
             "instructions": torch.backends.cpu.get_cpu_capability() if self.device.kind == "cpu" else "",
         }

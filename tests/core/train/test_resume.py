@@ -40,7 +40,7 @@ for event in events:
 def run_in_child(config: RunConfig, root: Path, last_step: int = 0) -> None:
     path = root.with_suffix(".json")
     path.write_text(config.as_json())
-    subprocess.run([sys.executable, "-c", CHILD, str(path), str(root), str(last_step)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", CHILD, str(path), str(root), str(last_step)], check=True, timeout=280)
 
 
 def loss_chain(root: Path) -> dict[int, str]:

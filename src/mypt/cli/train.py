@@ -169,7 +169,7 @@ def train(
     ] = None,
     device: DeviceName = None,
     precision: Annotated[
-        str | None, option("--precision", help="fp32, bf16, or auto: what the device does best.")
+        str | None, option("--precision", help="fp32, bf16, fp16, or auto: what this machine does best.")
     ] = None,
     document_mask: Annotated[
         bool | None,

@@ -90,8 +90,9 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
             {"optimizer": "muon", "learning_rate": 0.04, "micro_batch_size": 3, "precision": "bf16"},
             {"family": "modern", "n_kv_head": 1},
         ),
+        ({"precision": "fp16"}, {}),
     ],
-    ids=["gpt2", "modern", "gpt2 by muon", "modern by muon, in parts, bf16"],
+    ids=["gpt2", "modern", "gpt2 by muon", "modern by muon, in parts, bf16", "gpt2, fp16"],
 )
 def test_resumed_run_equals_unbroken_run(
     tiny_run: RunConfig, tmp_path: Path, changes: dict[str, Any], model: dict[str, Any]

@@ -161,7 +161,7 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
     _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
     model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch)
     saved = snapshot.training
-    session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from)
+    session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from, saved.loss_scale)
     path = snapshot.state.path / OPTIMIZER_FILE
     if path.is_file() and saved.training.optimizer == config.training.optimizer:
         session.optimizer.make_moments()

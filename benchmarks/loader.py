@@ -111,7 +111,7 @@ def reading(root: Path, config: RunConfig) -> dict[str, float]:
 
 def stepping(root: Path, config: RunConfig, batch_ms: float) -> dict[str, object]:
     """How long a training step is, and how long it waits for its batch while the one before is at work."""
-    device = choose_device(width=config.model.n_embd)
+    device = choose_device()
     corpus = open_dataset(root)
     config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": 50_304})})
     session = begin(config, corpus, Origin(), device)

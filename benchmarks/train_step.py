@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from memory import peak_bytes
 
@@ -40,7 +40,7 @@ SHAPES = {
     "char": Shape(4, 4, 128, 64, 12, 65),
     "char6": Shape(6, 6, 384, 256, 16, 65),
 }
-OURS = {"mypt fp32": "fp32", "mypt bf16": "bf16"}
+OURS: dict[str, Literal["fp32", "bf16"]] = {"mypt fp32": "fp32", "mypt bf16": "bf16"}
 NANOGPT = {
     "nanogpt fp32": (False, False),
     "nanogpt fp32 compiled": (False, True),
@@ -103,7 +103,7 @@ def measure(row: str, shape: Shape, seconds: float, nanogpt: Path | None) -> dic
     return {"tokens_per_s": tokens / median(times_s), "peak_bytes": peak_bytes()}
 
 
-def our_step(shape: Shape, precision: str) -> Callable[[], None]:
+def our_step(shape: Shape, precision: Literal["fp32", "bf16"]) -> Callable[[], None]:
     """A step as `mypt train` does it: batch, forward, backward, clipping, update, and the loss is read."""
     import numpy as np
 

@@ -18,6 +18,12 @@ from mypt.records.run import DataConfig, RunConfig, TrainingConfig
 from support import Mypt, tale
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is tried out in tests is not kept for the user."""
+    os.environ["MYPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def text() -> str:
     """About 27,000 characters."""
@@ -91,4 +97,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def clean_environment() -> dict[str, str]:
     """This environment without a caller's settings, in plain text, offline, on the CPU."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MYPT_", "FORCE_COLOR"))}
+    kept |= {key: value for key, value in os.environ.items() if key == "MYPT_CACHE"}
     return kept | {"NO_COLOR": "1", "COLUMNS": "100", "MYPT_OFFLINE": "1", "MYPT_DEVICE": "cpu"}

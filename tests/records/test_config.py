@@ -105,7 +105,7 @@ def test_true_is_no_number() -> None:
         ("training.learning_rate", -1e-3, "number > 0 and ≤ 10"),
         ("training.save_interval", 0, "whole number ≥ 1 and ≤ 1000000000"),
         ("training.seed", 2**63, "whole number ≥ 0 and < 9223372036854775808"),
-        ("training.precision", "fp16", "auto, fp32, bf16"),
+        ("training.precision", "fp8", "auto, fp32, bf16, fp16"),
         ("data.encoding_errors", "ignore", "strict, replace"),
         ("data.val_fraction", 1.0, "number ≥ 0 and < 1"),
     ],

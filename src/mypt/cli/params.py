@@ -34,7 +34,7 @@ def params(
     vocab_size: Annotated[int | None, option("--vocab-size", help="Rows of the embedding.")] = None,
     bias: Annotated[bool | None, option("--bias/--no-bias", help="Biases in linear layers and norms.")] = None,
     batch_size: Annotated[int | None, option("--batch-size", help="Sequences per optimizer step.")] = None,
-    precision: Annotated[str, option("--precision", help="fp32 or bf16.", show_default=True)] = "fp32",
+    precision: Annotated[str, option("--precision", help="fp32, bf16 or fp16.", show_default=True)] = "fp32",
     checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
     json: Json = False,
 ) -> None:
@@ -46,8 +46,8 @@ def params(
     from mypt.records.reports import params_report
     from mypt.records.resolve import Layer, dotted_layer, resolve
 
-    if precision not in {"fp32", "bf16"}:
-        raise UsageError(f"--precision {precision}: should be fp32 or bf16")
+    if precision not in {"fp32", "bf16", "fp16"}:
+        raise UsageError(f"--precision {precision}: should be fp32, bf16 or fp16")
     wanted = pick_model(name, model_name)
     if wanted is not None and config_file is not None:
         raise UsageError(f"give a model ({wanted}) or a config ({config_file}), not both")

@@ -170,7 +170,7 @@ def train(
     ] = None,
     device: DeviceName = None,
     precision: Annotated[
-        str | None, option("--precision", help="fp32, bf16, or auto: what the device does best.")
+        str | None, option("--precision", help="fp32, bf16, fp16, or auto: what this machine does best.")
     ] = None,
     compile: Annotated[  # noqa: A002 - what the option is called
         str | None,

@@ -12,10 +12,11 @@ import torch
 from mypt.errors import UsageError
 
 Kind = Literal["cpu", "cuda", "mps"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 _MOST_DIGITS = 4
-# On a CPU, products of narrower matrices take less time than what is around them.
-_NARROWEST_BF16 = {"cpu": 128, "cuda": 0, "mps": 0}
+_TENSOR_CORES = (7, 0)
+"""From this compute capability on (Volta) a GPU multiplies matrices of fp16 several times as fast as those of fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Device:
 
     kind: Kind
     index: int | None
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     compiled: bool = False
     """Whether steps of training run compiled code."""
 
@@ -49,35 +50,45 @@ class Device:
             torch.mps.synchronize()
 
 
-def choose_device(name: str = "auto", precision: str = "auto", width: int = 0) -> Device:
-    """Decide device and precision: the same on the same machine for the same model.
+def choose_device(name: str = "auto", precision: Precision | Literal["auto"] = "auto") -> Device:
+    """Decide device and precision: the same on the same machine.
 
     Args:
         name: 'auto' (CUDA, else MPS, else CPU), 'cpu', 'cuda', 'cuda:N' or 'mps'.
-        precision: 'auto' is bf16 where the device has instructions for it and the model is wide enough, else fp32.
-        width: of the model's residual stream.
+        precision: 'auto' is what a GPU does best, and fp32 elsewhere; only a trial can tell for a CPU.
 
     Raises:
         UsageError: for a device this machine does not have.
     """
     kind, index = _parse(name)
-    has_bf16 = computes_bf16(torch.device(kind) if index is None else torch.device(kind, index))
+    device = torch.device(kind) if index is None else torch.device(kind, index)
     if precision == "auto":
-        precision = "bf16" if has_bf16 and width >= _NARROWEST_BF16[kind] else "fp32"
-    if precision == "bf16" and kind != "cpu" and not has_bf16:
-        raise UsageError(f"precision bf16: {name} does not have it", hint="Use --precision fp32.")
-    return Device(kind, index, "bf16" if precision == "bf16" else "fp32")
+        precision = "fp32"
+        if kind == "cuda":
+            precision = best_on_cuda(torch.cuda.get_device_capability(device), has_bf16=bool(computes_bf16(device)))
+    if precision == "bf16" and kind != "cpu" and not computes_bf16(device):
+        raise UsageError(f"precision bf16: {name} does not have it", hint="Use --precision fp16 or fp32.")
+    return Device(kind, index, precision)
+
+
+def best_on_cuda(capability: tuple[int, int], *, has_bf16: bool) -> Precision:
+    """The precision for a GPU: bf16, whose loss needs no scaling, before fp16; fp32 where neither is fast."""
+    if has_bf16:
+        return "bf16"
+    return "fp16" if capability >= _TENSOR_CORES else "fp32"
 
 
 @cache
-def computes_bf16(device: torch.device) -> bool:
-    """Whether products of bf16 matrices are faster than those of fp32: the device has instructions for them."""
+def computes_bf16(device: torch.device) -> bool | None:
+    """Whether the device has instructions for products of bf16 matrices; None where nobody can tell."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
-        return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+        if abilities:
+            return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return None
     return False
 
 

@@ -23,7 +23,7 @@ _STACKS = 5
 """Tensors as large as a stack that orthogonalizing it takes at once."""
 
 _FP32 = 4
-_BYTES = {"fp32": 4, "bf16": 2}
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 class TrainingMemory(NamedTuple):
@@ -74,7 +74,7 @@ def training_memory(
     Args:
         model: the architecture.
         batch_size: sequences of block_size tokens per step.
-        precision: 'fp32', or 'bf16': activations, and a copy of the weights, in two bytes.
+        precision: 'fp32', or 'bf16' or 'fp16': activations, and a copy of the weights, in two bytes.
         optimizer: 'adamw' or 'muon'.
         on_gpu: where it runs.
     """
@@ -98,7 +98,7 @@ def training_memory(
     in_the_update = weights
     if optimizer == "muon":
         moments -= (counts.attention + counts.mlp) * _FP32  # one for each number of a matrix
-        in_the_update += _direction_bytes(model, size)
+        in_the_update += _direction_bytes(model, size if precision == "bf16" else _FP32)
     return TrainingMemory(
         process=PROCESS_BYTES,
         weights=weights + working,

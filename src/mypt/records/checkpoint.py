@@ -10,6 +10,13 @@ from mypt.records.checksum import SealedRecord
 from mypt.records.run import DataConfig, TrainingConfig
 
 
+class LossScaleState(Record, frozen=True):
+    """By what fp16's gradients are multiplied while they are small."""
+
+    factor: float = Field(2.0**16, ge=1, description="A power of two.")
+    held_steps: int = Field(0, ge=0, description="Steps in a row in which it was not too large.")
+
+
 class TrainingState(Record, frozen=True):
     """Everything, beside tensors, that the next step depends on.
 
@@ -33,6 +40,7 @@ class TrainingState(Record, frozen=True):
     best_step: int | None = Field(None, description="Step of that lowest validation loss.")
     evaluations_since_best: int = Field(0, ge=0, description="Evaluations since then.")
     skipped_steps: tuple[int, ...] = Field((), description="Steps left out: their loss or gradient was no number.")
+    loss_scale: LossScaleState | None = Field(None, description="Of a run in fp16.")
     versions: dict[str, str] = Field(default_factory=dict, description="What else the bits depend on.")
 
 

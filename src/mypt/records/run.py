@@ -8,7 +8,7 @@ from mypt.records.base import Record
 from mypt.records.model import ModelConfig
 from mypt.records.text import TextConfig
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "wsd"]
@@ -70,10 +70,8 @@ class TrainingConfig(Record, frozen=True):
     log_interval: int = Field(1, ge=1, le=1_000_000, description="Steps between logged losses.")
     seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
     device: str = Field("auto", min_length=1, max_length=32, description="auto, cpu, cuda, cuda:1 or mps.")
-    precision: Precision = Field("auto", description="fp32, bf16, or auto: what the device does best.")
-    compile: Compile = Field(
-        "auto", description="Compile the blocks before training: on, off, or auto: where it ends the run sooner."
-    )
+    precision: Precision = Field("auto", description="fp32, bf16, fp16, or auto: what this machine does best.")
+Compile = Literal["auto", "on", "off"]
     document_mask: bool = Field(
         default=False, description="Attend and learn inside documents only, never across their ends."
     )

@@ -32,6 +32,13 @@ def make_head(rows: int, *, biased: bool, share_left_out: float, dtype: torch.dt
     return Head(hidden, weight, bias if biased else None, targets)
 
 
+def widened(head: Head) -> Head:
+    """The same numbers in fp64."""
+    assert head.bias is not None
+    hidden, weight, bias = (part.detach().double().requires_grad_() for part in (head.hidden, head.weight, head.bias))
+    return Head(hidden, weight, bias, head.targets)
+
+
 def plain_loss(head: Head) -> Tensor:
     logits = F.linear(head.hidden, head.weight, head.bias)
     return F.cross_entropy(logits, head.targets, reduction="none")
@@ -77,6 +84,26 @@ def test_losses_of_pieces_add_up_to_the_loss_of_the_whole() -> None:
     torch.testing.assert_close(total, mean_loss(*head, predicted), rtol=1e-12, atol=0)
 
 
+def test_a_scale_multiplies_the_gradients_and_not_the_loss() -> None:
+    head = make_head(9, biased=True, share_left_out=0.3)
+    predicted = (head.targets >= 0).sum()
+    plain, scaled = mean_loss(*head, predicted), mean_loss(*head, predicted, torch.tensor(2.0**16))
+    assert torch.equal(plain, scaled)
+    for once, more in zip(gradients(plain, head), gradients(scaled, head), strict=True):
+        torch.testing.assert_close(more, once * 2**16, rtol=1e-12, atol=0)
+
+
+def test_gradients_too_small_for_fp16_survive_when_they_are_scaled() -> None:
+    """Of as many tokens as a large batch has: each gradient is below the smallest number of fp16."""
+    narrow = make_head(40, biased=True, share_left_out=0.2, dtype=torch.float16)
+    wide = widened(narrow)
+    predicted, scale = torch.tensor(2**26), 2.0**20
+    assert not any(part.any() for part in gradients(mean_loss(*narrow, predicted), narrow)[:1])
+    found = gradients(mean_loss(*narrow, predicted, torch.tensor(scale)), narrow)
+    for mine, theirs in zip(found, gradients(plain_loss(wide).sum() / predicted, wide), strict=True):
+        assert ((mine.double() / scale - theirs).norm() / theirs.norm()).item() < 1e-2
+
+
 def test_huge_logits_give_a_finite_loss_and_infinite_ones_do_not() -> None:
     head = make_head(4, biased=False, share_left_out=0.0)
     predicted = torch.tensor(4)
@@ -88,12 +115,7 @@ def test_huge_logits_give_a_finite_loss_and_infinite_ones_do_not() -> None:
 
 def test_in_bf16_loss_and_gradients_are_near_those_of_the_same_numbers_in_fp64() -> None:
     narrow = make_head(40, biased=True, share_left_out=0.2, dtype=torch.bfloat16)
-    wide = make_head(40, biased=True, share_left_out=0.2)
-    with torch.no_grad():
-        for mine, theirs in zip(wide, narrow, strict=True):
-            assert mine is not None
-            assert theirs is not None
-            mine.copy_(theirs)
+    wide = widened(narrow)
     predicted = (narrow.targets >= 0).sum()
     found, expected = mean_loss(*narrow, predicted), plain_loss(wide).sum() / predicted
     assert found.dtype == torch.float32

@@ -90,9 +90,17 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
             {"optimizer": "muon", "learning_rate": 0.04, "micro_batch_size": 3, "precision": "bf16"},
             {"family": "modern", "n_kv_head": 1},
         ),
+        ({"precision": "fp16"}, {}),
         ({"compile": "on", "micro_batch_size": 2}, {"family": "modern", "n_kv_head": 1}),
     ],
-    ids=["gpt2", "modern", "gpt2 by muon", "modern by muon, in parts, bf16", "modern, in parts, compiled"],
+    ids=[
+        "gpt2",
+        "modern",
+        "gpt2 by muon",
+        "modern by muon, in parts, bf16",
+        "gpt2, fp16",
+        "modern, in parts, compiled",
+    ],
 )
 def test_resumed_run_equals_unbroken_run(
     tiny_run: RunConfig, tmp_path: Path, changes: dict[str, Any], model: dict[str, Any]

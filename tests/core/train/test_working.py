@@ -29,16 +29,19 @@ def test_fp32_computes_with_the_masters_themselves(masters: GPT) -> None:
     assert WorkingWeights(masters, "fp32").model is masters
 
 
-def test_bf16_copies_all_but_the_embeddings_and_leaves_the_masters_as_they_are(masters: GPT) -> None:
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_a_narrow_copy_has_all_but_the_embeddings_and_leaves_the_masters_as_they_are(
+    masters: GPT, precision: str, dtype: torch.dtype
+) -> None:
     before = {name: tensor.clone() for name, tensor in masters.state_dict().items()}
-    working = dict(WorkingWeights(masters, "bf16").model.named_parameters())
+    working = dict(WorkingWeights(masters, precision).model.named_parameters())
     for name, master in masters.named_parameters():
         assert master.dtype == torch.float32
         assert torch.equal(master, before[name])
         if "embedding" in name:
             assert working[name] is master
         else:
-            assert torch.equal(working[name], master.to(torch.bfloat16))
+            assert torch.equal(working[name], master.to(dtype))
 
 
 def test_the_gradients_of_two_passes_add_up_in_fp32(masters: GPT) -> None:

@@ -83,6 +83,7 @@ class GPT(nn.Module):
         targets_BT: Tensor,
         documents_BT: Tensor | None = None,
         predicted: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy in nats per token that is to be predicted, a scalar in fp32.
 
@@ -91,11 +92,12 @@ class GPT(nn.Module):
             targets_BT: the next ones, negative where nothing is to be predicted.
             documents_BT: as in `forward`.
             predicted: how many are to be predicted in the whole batch, where this is a piece of one.
+            scale: by what the gradients, not the loss, are multiplied, for types that hold no small numbers.
         """
         if predicted is None:
             predicted = (targets_BT >= 0).sum().clamp(min=1)
         hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
-        return mean_loss(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten(), predicted)
+        return mean_loss(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten(), predicted, scale)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -30,7 +30,12 @@ def token_losses(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, ta
 
 
 def mean_loss(
-    hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor, predicted: Tensor
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    predicted: Tensor,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies over the targets that are not negative, divided by `predicted`; a scalar in fp32.
 
@@ -40,8 +45,10 @@ def mean_loss(
         bias_V: its bias, if it has one.
         targets_N: the next tokens; negative where there is nothing to be predicted.
         predicted: how many are to be predicted in the whole batch, of which these rows may be a part.
+        scale: the gradients, and not the loss, are so many times as large, from where they are first rounded on.
     """
-    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted)
+    divisor = predicted if scale is None else predicted / scale
+    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted, divisor)
 
 
 class _MeanLoss(torch.autograd.Function):
@@ -55,6 +62,7 @@ class _MeanLoss(torch.autograd.Function):
         bias_V: Tensor | None,
         targets_N: Tensor,
         predicted: Tensor,
+        divisor: Tensor,
     ) -> Tensor:
         """Give the loss, and keep its gradients."""
         wide = _wide(hidden_NC)
@@ -65,7 +73,7 @@ class _MeanLoss(torch.autograd.Function):
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
         for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
             for part, part_RV in _scored([(rows, logits_RV)]):
-                total += _to_gradient(part_RV, targets_N[part], predicted).sum()
+                total += _to_gradient(part_RV, targets_N[part], divisor).sum()
             gradient_RV = logits_RV
             torch.mm(gradient_RV, weight_VC, out=hidden_gradient_NC[rows])
             _add_product(weight_gradient_VC, gradient_RV.T, hidden_NC[rows])
@@ -80,7 +88,7 @@ class _MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
         """Scale what the forward pass kept; once, since it is scaled in place."""
         gradients, ctx.gradients = ctx.gradients, None
-        return *(None if part is None else part.mul_(gradient) for part in gradients), None, None
+        return *(None if part is None else part.mul_(gradient) for part in gradients), None, None, None
 
 
 Logits = tuple[slice, Tensor]
@@ -122,10 +130,10 @@ def _exponentials(logits_RV: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor,
     return losses_R.where(targets_R >= 0, 0), scores_RV, sums_R1
 
 
-def _to_gradient(logits_RV: Tensor, targets_R: Tensor, predicted: Tensor) -> Tensor:
-    """Losses of some rows. The gradient of their sum / predicted, softmax minus one-hot, takes the logits' place."""
+def _to_gradient(logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
+    """Losses of some rows. The gradient of their sum / divisor, softmax minus one-hot, takes the logits' place."""
     losses_R, scores_RV, sums_R1 = _exponentials(logits_RV, targets_R)
-    weight_R1 = (targets_R >= 0).to(scores_RV.dtype)[:, None] / predicted
+    weight_R1 = (targets_R >= 0).to(scores_RV.dtype)[:, None] / divisor
     target_R1 = targets_R.clamp(min=0)[:, None]
     scores_RV.mul_(weight_R1 / sums_R1)
     scores_RV.scatter_(1, target_R1, scores_RV.gather(1, target_R1) - weight_R1)

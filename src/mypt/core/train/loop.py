@@ -126,9 +126,9 @@ class Loop:
         read = self._session.read()
         if read:
             self._meter.settle()
-        left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_finite]
+        left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_sound]
         told: list[Event] = [*left_out]
-        if is_logged and read and read[-1].is_finite:
+        if is_logged and read and read[-1].is_sound:
             told.append(self._step_done(read[-1]))
         yield from self._logged(*told)
         if left_out and len(self._session.progress.skipped_steps) > self._training.max_skips:

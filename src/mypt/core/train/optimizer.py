@@ -53,6 +53,7 @@ def _muon(model: nn.Module, config: TrainingConfig, precision: str) -> Muon:
         betas=(config.beta1, config.beta2),
         fused=True,
     )
+    # Not in fp16: momenta are smaller than its numbers.
     dtype = torch.bfloat16 if precision == "bf16" else None
     return Muon(row_sizes, others, lr=rate, weight_decay=config.weight_decay, product_dtype=dtype)
 

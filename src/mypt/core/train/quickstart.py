@@ -13,11 +13,11 @@ from typing import Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus, read_corpus
-from mypt.core.device import choose_device
+from mypt.core.device import Device
 from mypt.core.generate.loaded import load_model
 from mypt.core.train.pace import seconds_per_step
 from mypt.core.train.run import train
-from mypt.core.train.start import Origin, begin
+from mypt.core.train.start import Origin, begin, run_device
 from mypt.durable import write_text
 from mypt.events import Event, Finished, Noted
 from mypt.records.model import ModelConfig
@@ -59,7 +59,8 @@ def quickstart(
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
     yield Noted("measuring how fast this machine is …")
-    step_s = _seconds_per_step(config, minutes * 60)
+    here = yield from run_device(config, None)
+    step_s = _seconds_per_step(config, here, minutes * 60)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
     interval = max(10, -(-steps // 10))
@@ -148,8 +149,7 @@ def _read_source(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="ignore").encode("ascii", "ignore").decode()
 
 
-def _seconds_per_step(config: RunConfig, duration_s: float) -> float:
-    device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
+def _seconds_per_step(config: RunConfig, device: Device, duration_s: float) -> float:
     corpus = _quietly(read_corpus(config.data))
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
     with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:

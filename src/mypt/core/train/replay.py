@@ -41,7 +41,7 @@ def replay(directory: ModelDirectory) -> Generator[Event]:
     with deterministic(), directory.lock():
         before, after = _two_newest(directory)
         config = RunConfig(model=after.config, training=after.training.training, data=after.training.data)
-        device = run_device(config, after)
+        device = yield from run_device(config, after)
         origin = Origin(own=before)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)

@@ -66,7 +66,7 @@ def train(
         warnings: list[str] = []
         origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)
-        device = run_device(config, origin.own)
+        device = yield from run_device(config, origin.own)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)

@@ -27,10 +27,11 @@ from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.progress import Progress
+from mypt.core.train.scaling import LossScale
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
 from mypt.errors import DivergedError
-from mypt.records.checkpoint import TrainingState
+from mypt.records.checkpoint import LossScaleState, TrainingState
 from mypt.records.run import RunConfig
 
 ARITHMETIC = "2"
@@ -46,11 +47,13 @@ class Vitals:
     samples: int
     loss: float
     gradient_norm: float
+    loss_scale: float = 1.0
+    """What the gradients were multiplied by: above 1 in fp16 alone."""
 
     @property
-    def is_finite(self) -> bool:
-        """Whether the update was applied."""
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+    def is_sound(self) -> bool:
+        """Whether the run goes on from here: the update was applied, or only showed that fp16's scale was too large."""
+        return math.isfinite(self.loss) and (math.isfinite(self.gradient_norm) or self.loss_scale > 1)
 
 
 class _StoppedError(Exception):
@@ -68,6 +71,7 @@ class Session:
         device: Device,
         progress: Progress,
         initialized_from: str | None = None,
+        loss_scale: LossScaleState | None = None,
     ) -> None:
         if device.kind == "cpu":
             keep_freed_memory()
@@ -77,6 +81,9 @@ class Session:
         self._working = WorkingWeights(model, device.precision)
         if device.compiled:
             compile_blocks(self._working.model)
+        self._scale: LossScale | None = None
+        if device.precision == "fp16":
+            self._scale = LossScale(loss_scale or LossScaleState(), device.torch)
         self.optimizer = build_optimizer(model, config.training, device.precision)
         self.device = device
         self.progress = progress
@@ -124,7 +131,7 @@ class Session:
         try:
             loss = self._backward(batch)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
-            vitals = torch.stack([loss, norm])
+            vitals = torch.stack([loss, norm] if self._scale is None else [loss, norm, self._scale.factor])
             # Where this is 1 the optimizer leaves weights and moments alone; nothing waits for the device.
             self.optimizer.found_inf = (~vitals.isfinite().all()).float()
             self.optimizer.step()
@@ -132,6 +139,8 @@ class Session:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
             self._working.forget()
+        if self._scale is not None:
+            self._scale.step(loss, norm)
         self._unread.append((progress.step + 1, progress.samples_seen, vitals))
         progress.step += 1
         progress.samples_seen += training.batch_size
@@ -142,12 +151,12 @@ class Session:
         self._unread.clear()
         values = torch.stack([vitals for _, _, vitals in unread]).tolist() if unread else []
         read = [
-            Vitals(step, first_sample, self.config.training.batch_size, loss, norm)
-            for (step, first_sample, _), (loss, norm) in zip(unread, values, strict=True)
+            Vitals(step, first_sample, self.config.training.batch_size, *value)
+            for (step, first_sample, _), value in zip(unread, values, strict=True)
         ]
         for vitals in read:
             seen = vitals.first_sample + vitals.samples
-            self.progress.stepped(vitals.step, seen, vitals.loss, is_applied=vitals.is_finite)
+            self.progress.stepped(vitals.step, seen, vitals.loss, is_applied=vitals.is_sound)
         return read
 
     def halve(self) -> None:
@@ -203,14 +212,17 @@ class Session:
         """Add up the gradients of the whole batch, some sequences at a time; give its mean loss."""
         seed, step = self.config.training.seed, self.progress.step
         predicted = batch.predicted()
+        scale = None if self._scale is None else self._scale.factor
         losses: list[torch.Tensor] = []
         for number, piece in enumerate(batch.split(self.sequences_at_once)):
             # Dropout is a function of the step, so nothing of the generator needs to be stored.
             torch.manual_seed(mix(seed, step, 4, number) if number else mix(seed, step, 4))
-            loss = self._working.model.loss(*piece, predicted=predicted)
+            loss = self._working.model.loss(*piece, predicted=predicted, scale=scale)
             loss.backward()
             self._working.gather()
             losses.append(loss.detach())
+        if self._scale is not None:
+            self._scale.undo([part.grad for part in self.model.parameters() if part.grad is not None])
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _state(self, model_name: str) -> TrainingState:
@@ -233,6 +245,7 @@ class Session:
             best_step=progress.best_step,
             evaluations_since_best=progress.evaluations_since_best,
             skipped_steps=tuple(step for step in progress.skipped_steps if step < progress.applied_step),
+            loss_scale=None if self._scale is None else self._scale.state(),
             versions=self.versions(),
         )
 

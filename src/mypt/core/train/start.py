@@ -1,7 +1,7 @@
 """How a run begins: fresh, from a saved state of its own, or from another model's weights."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from mypt.core.device import Device, choose_device, computes_bf16
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.tokens.find import NAMES, find_tokenizer
+from mypt.core.train.precision import with_fastest_precision
 from mypt.core.train.progress import Progress
 from mypt.core.train.session import Session
 from mypt.errors import CheckpointError, UsageError
@@ -73,20 +74,26 @@ def find_origin(
     return Origin(other=open_snapshot(init_from, warn), base=init_from)
 
 
-def run_device(config: RunConfig, own: Snapshot | None) -> Device:
+def run_device(config: RunConfig, own: Snapshot | None) -> Generator[Event, None, Device]:
     """Decide where a run happens; one that goes on keeps its precision, where the device has it.
+
+    Whatever was not decided before is decided by what is fastest here.
 
     Raises:
         UsageError: for a device this machine does not have.
     """
     training = config.training
-    device = choose_device(training.device, training.precision, config.model.n_embd)
-    saved = own.training.versions if own else {}
-    if training.precision != "auto" or not saved.get("device", "").startswith(device.kind):
+    device = choose_device(training.device, training.precision)
+    if training.precision != "auto":
         return device
-    if saved.get("precision") == "fp32" or (saved.get("precision") == "bf16" and computes_bf16(device.torch)):
-        return choose_device(training.device, saved["precision"])
-    return device
+    saved = own.training.versions if own else {}
+    if saved.get("device", "").startswith(device.kind):
+        precision = saved.get("precision")
+        if precision in ("fp32", "fp16") or (precision == "bf16" and computes_bf16(device.torch)):
+            return replace(device, precision=precision)
+    if device.kind != "cpu" or computes_bf16(device.torch) is False:
+        return device
+    return (yield from with_fastest_precision(device, config.model))
 
 
 def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
@@ -154,7 +161,7 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
     _require_same(config.model, snapshot.config, snapshot, "changing the architecture of an existing model is refused")
     model = load_weights(config.model, snapshot.state.path / MODEL_FILE, device.torch)
     saved = snapshot.training
-    session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from)
+    session = Session(config, corpus, model, device, Progress.of(saved), saved.initialized_from, saved.loss_scale)
     path = snapshot.state.path / OPTIMIZER_FILE
     if path.is_file() and saved.training.optimizer == config.training.optimizer:
         session.optimizer.make_moments()

@@ -71,7 +71,9 @@ class TrainingConfig(Record, frozen=True):
     seed: int = Field(1337, ge=0, lt=2**63, description="Seed of weights, data order and dropout.")
     device: str = Field("auto", min_length=1, max_length=32, description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field("auto", description="fp32, bf16, fp16, or auto: what this machine does best.")
-Compile = Literal["auto", "on", "off"]
+    compile: Compile = Field(
+        "auto", description="Compile the blocks before training: on, off, or auto: where it ends the run sooner."
+    )
     document_mask: bool = Field(
         default=False, description="Attend and learn inside documents only, never across their ends."
     )

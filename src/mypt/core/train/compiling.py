@@ -3,8 +3,9 @@
 Compiled code rounds otherwise, so a run that goes on does as it did before.
 """
 
+import os
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,11 +15,13 @@ from mypt.core.train.memory import in_memory, is_shortage
 from mypt.core.train.pace import seconds_per_step
 from mypt.core.train.session import Session
 from mypt.core.train.start import Origin, begin
+from mypt.core.trials import cache_folder, find_trial, keep_trial, machine_facts
+from mypt.durable import make_directory
 from mypt.errors import MyptError, UsageError
 from mypt.events import Event, Noted, Warned
 from mypt.records.budget import training_flops_per_token
 from mypt.records.run import RunConfig
-from mypt.units import human_duration
+from mypt.records.trial import Trial
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ _WORTH_S, _WORTH_STEPS = 90, 300
 """Shorter runs end before they have won back the time of compiling and trying."""
 _SLOWEST_FLOPS, _LONGEST_START_S = 2e10, 0.02
 """No machine is slower than this, nor takes longer to begin a step: what is short even so need not be tried."""
-_FASTER = 0.95
+_CLEARLY_FASTER = 1.05
 
 
 class _CannotCompileError(Exception):
@@ -54,6 +57,7 @@ def choose_compiled(
     if told == "off" or (told == "auto" and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
     compiled = replace(device, compiled=True)
+    _keep_compiled_code()
     try:
         if told == "auto":
             return (yield from _faster(config, device, compiled, corpus, duration_s))
@@ -74,23 +78,40 @@ def _faster(
     config: RunConfig, device: Device, compiled: Device, corpus: Corpus, duration_s: float | None
 ) -> Generator[Event, None, Device]:
     """Try both, where the run is long enough for that."""
+    if not _is_long(config, duration_s, _longest_step_s(config)):
+        return device
+    facts = _facts(config, device)
+    trial = find_trial("compile", facts)
+    usual_s = trial.usual_s if trial else (yield from _on_a_copy(config, device, corpus, seconds_per_step))
+    if not _is_long(config, duration_s, usual_s):
+        return device
+    if trial is None:
+        yield Noted("trying whether compiled steps are faster …")
+        tried_s = yield from _on_a_copy(config, compiled, corpus, seconds_per_step)
+        trial = Trial(question="compile", facts=facts, usual_s=usual_s, tried_s=tried_s)
+        keep_trial(trial)
+    is_faster = trial.gain >= _CLEARLY_FASTER
+    yield Noted(
+        f"a step takes {trial.tried_s * 1000:.0f} ms compiled and {trial.usual_s * 1000:.0f} ms as written here: "
+        f"{'compiled' if is_faster else 'not compiled'}"
+    )
+    return compiled if is_faster else device
+
+
+def _facts(config: RunConfig, device: Device) -> dict[str, str]:
+    """What the outcome of a trial depends on."""
+    names = ("batch_size", "sequences_at_once", "optimizer", "document_mask")
+    facts = {name: str(getattr(config.training, name)) for name in names}
+    facts |= {"device": device.label, "precision": device.precision, "model": config.model.as_json()}
+    return machine_facts() | facts
+
+
+def _is_long(config: RunConfig, duration_s: float | None, step_s: float) -> bool:
+    """Whether a run is worth a trial and a compilation, by how long it or each of its steps takes."""
+    if duration_s is not None:
+        return duration_s >= _WORTH_S
     steps = config.training.max_iters
-    if duration_s is None and steps < _WORTH_STEPS:
-        return device
-    if (duration_s or steps * _longest_step_s(config)) < _WORTH_S:
-        return device
-    written_s = yield from _on_a_copy(config, device, corpus, seconds_per_step)
-    if (duration_s or steps * written_s) < _WORTH_S:
-        return device
-    yield Noted("trying whether compiled steps are faster …")
-    compiled_s = yield from _on_a_copy(config, compiled, corpus, seconds_per_step)
-    both = f"a step takes {compiled_s * 1000:.0f} ms compiled and {written_s * 1000:.0f} ms as written"
-    if compiled_s > _FASTER * written_s:
-        yield Noted(f"{both}: not compiled")
-        return device
-    sooner = f", which ends the run {human_duration(steps * (written_s - compiled_s))} sooner" if not duration_s else ""
-    yield Noted(f"{both}: compiled{sooner}")
-    return compiled
+    return steps >= _WORTH_STEPS and steps * step_s >= _WORTH_S
 
 
 def _longest_step_s(config: RunConfig) -> float:
@@ -115,3 +136,12 @@ def _on_a_copy(
         if not device.compiled or is_shortage(problem):
             raise
         raise _CannotCompileError(str(problem).strip().split("\n")[0]) from None
+
+
+def _keep_compiled_code() -> None:
+    """Have torch keep what it compiles beside our own trials, and not where the system clears it at every start."""
+    with suppress(OSError, RuntimeError):
+        folder = cache_folder() / "compiled"
+        make_directory(folder)
+        if os.access(folder, os.W_OK):
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))

@@ -5,7 +5,7 @@
 Both have four blocks of width 192, GPT-2's vocabulary and 16 x 128 tokens a step. nanoGPT is its own train.py on the
 CPU as it ships (fp32, not compiled), at two learning rates with a cosine over as many steps as fill the time; its start
 and its evaluations are not counted. Ours is the real command with --for: all is counted, from typing it to the saved
-model. Losses are of the last tenth of the text: ours of the whole of it, nanoGPT's its own estimate from random batches.
+model. Losses are of the last tenth of the text: ours of all of it, nanoGPT's its own estimate from random batches.
 """
 
 import argparse

@@ -53,6 +53,7 @@ for number in range(times):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "times"), [(("inspect",), 16), (("generate",), 6), (("train", "--max-iters", "1"), 10)]
 )

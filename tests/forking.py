@@ -2,9 +2,12 @@
 
 Python and torch need seconds to start, a fork milliseconds; so a test can kill a command often. The
 child runs the entry point of `mypt` with its own arguments, folder, environment and streams, and
-ends as every program does. Run as a program, this file is the server: one JSON request a line.
+ends as every program does; or, where its end is not what is looked at, without taking down what the
+server has built, which costs more than a small command. Run as a program, this file is the server:
+one JSON request a line.
 """
 
+import atexit
 import contextlib
 import gc
 import io
@@ -15,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,7 @@ class Forks:
         ignored: Iterable[signal.Signals] = (),
         launched: bool = False,
         file_limit_bytes: int | None = None,
+        ends_early: bool = False,
     ) -> int:
         """Start `mypt ARGUMENTS...`, the leader of a process group of its own; gives its process number.
 
@@ -62,6 +67,7 @@ class Forks:
             ignored: signals that its caller has switched off.
             launched: the process started is a launcher, which starts the command and waits for it.
             file_limit_bytes: no file may grow beyond it: what is written is refused in the middle.
+            ends_early: when the command is through, its streams are flushed and nothing is taken down.
         """
         return self._ask(
             {
@@ -72,6 +78,7 @@ class Forks:
                 "ignored": [int(each) for each in ignored],
                 "launched": launched,
                 "file_limit_bytes": file_limit_bytes,
+                "ends_early": ends_early,
             }
         )
 
@@ -90,7 +97,14 @@ class Forks:
         """Run `mypt ARGUMENTS...` to its end, as `subprocess.run` would."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
-            process = self.start(*arguments, cwd=cwd, streams=(out, err), env=env, file_limit_bytes=file_limit_bytes)
+            process = self.start(
+                *arguments,
+                cwd=cwd,
+                streams=(out, err),
+                env=env,
+                file_limit_bytes=file_limit_bytes,
+                ends_early=True,
+            )
             code = self.wait(process, timeout_s)
             if code is None:
                 os.killpg(process, signal.SIGKILL)
@@ -125,8 +139,8 @@ def exit_code(code: int | None) -> int | None:
     return 128 - code if code is not None and code < 0 else code
 
 
-def _serve(requests: int, answers: int) -> None:
-    """Answer until the user is gone; returns in a child that is to become a command."""
+def _serve(requests: int, answers: int) -> bool:
+    """Answer until the user is gone; returns in a child that is to become a command: whether it ends early."""
     _warm_up()
     _say(answers, None)
     processes: set[int] = set()
@@ -143,7 +157,7 @@ def _serve(requests: int, answers: int) -> None:
                 os.close(requests)
                 os.close(answers)
                 _become(request)
-                return
+                return request["ends_early"]
             processes.add(process)
             while os.getsid(process) != process:
                 time.sleep(0)  # who asked may kill its group at once
@@ -196,6 +210,22 @@ def _become(request: dict[str, Any]) -> None:
         os._exit(0)
 
 
+def _run_and_leave(command: Callable[[], None]) -> None:
+    """Run a command to its end, and what it has left for its end."""
+    code = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 def _ended(process: int, timeout_s: float) -> int | None:
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -214,8 +244,10 @@ def _say(answers: int, answer: int | None) -> None:
 if __name__ == "__main__":
     server_streams = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get between the answers
-    _serve(*server_streams)
+    ends_early = _serve(*server_streams)
 
-    from mypt.cli.app import main as command
+    from mypt.cli.app import main
 
-    command()
+    if ends_early:
+        _run_and_leave(main)
+    main()

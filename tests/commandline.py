@@ -1,15 +1,21 @@
 """The command line inside this process: the same boundary as `mypt`, without the cost of a new process."""
 
+import functools
 import io
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import typer
+import typer.main
 
 from mypt.cli.app import app, run
+
+# Of what typer makes from the signatures of all commands, nothing is kept from one line to the next: once is enough.
+_get_command_once = functools.cache(typer.main.get_command)
 
 
 class Outcome(NamedTuple):
@@ -35,7 +41,12 @@ class Option(NamedTuple):
 def run_in_process(*arguments: str, env: Mapping[str, str] | None = None) -> Outcome:
     """Run `mypt ARGUMENTS...` here."""
     out, err = io.StringIO(), io.StringIO()
-    with _environment(env or {}), redirect_stdout(out), redirect_stderr(err):
+    with (
+        _environment(env or {}),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.object(typer.main, "get_command", _get_command_once),
+    ):
         started_s = time.process_time()
         code = run(arguments)
         cpu_s = time.process_time() - started_s

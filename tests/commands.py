@@ -11,9 +11,11 @@ from typing import NamedTuple
 from conftest import clean_environment
 
 _DRIVER = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
 {prelude}
+import typer.main
 from mypt.cli.app import main
+typer.main.get_command = functools.cache(typer.main.get_command)
 results = []
 for words in json.load(open(sys.argv[1])):
     sys.argv = ["mypt", *words]

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Tests run side by side, one process a core: more threads would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -16,6 +17,9 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.records.model import ModelConfig
 from mypt.records.run import DataConfig, RunConfig, TrainingConfig
 from support import Mypt, tale
+
+if TYPE_CHECKING:
+    from forking import Forks
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,9 +68,34 @@ def legacy(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator["Forks"]:
+    """A server of warm processes."""
+    from forking import Forks
+
+    server = Forks(clean_environment())
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def mypt(tmp_path: Path) -> Mypt:
-    """Run the real command in a child process, in an empty folder of its own."""
+def mypt(request: pytest.FixtureRequest, tmp_path: Path) -> Mypt:
+    """Run the real command in a child process that is warm, in an empty folder of its own."""
+    if not hasattr(os, "fork"):
+        return request.getfixturevalue("cold_mypt")
+    forks: Forks = request.getfixturevalue("forks")
+
+    def run(
+        *arguments: object, cwd: Path = tmp_path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return forks.run(*arguments, cwd=cwd, env=env)
+
+    return run
+
+
+@pytest.fixture
+def cold_mypt(tmp_path: Path) -> Mypt:
+    """As `mypt`, from the first import on: for laws of the start, and of what Python and torch are told there."""
 
     def run(
         *arguments: object, cwd: Path = tmp_path, env: Mapping[str, str] | None = None
@@ -82,6 +111,12 @@ def mypt(tmp_path: Path) -> Mypt:
         )
 
     return run
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that at the end no process waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

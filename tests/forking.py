@@ -2,9 +2,12 @@
 
 Python and torch need seconds to start, a fork milliseconds; so a test can kill a command often. The
 child runs the entry point of `mypt` with its own arguments, folder, environment and streams, and
-ends as every program does. Run as a program, this file is the server: one JSON request a line.
+ends as every program does; or, where its end is not what is looked at, without taking down what the
+server has built, which costs more than a small command. Run as a program, this file is the server:
+one JSON request a line.
 """
 
+import atexit
 import contextlib
 import gc
 import io
@@ -15,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +36,13 @@ _WARM = (
 class Forks:
     """The server as its user sees it."""
 
-    def __init__(self) -> None:
-        threads_and_device = {"OMP_NUM_THREADS": "1", "MYPT_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | threads_and_device | {"MYPT_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "100"},
+            env={**env, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         self._receive()
 
@@ -51,6 +54,8 @@ class Forks:
         env: Mapping[str, str] | None = None,
         ignored: Iterable[signal.Signals] = (),
         launched: bool = False,
+        file_limit_bytes: int | None = None,
+        ends_early: bool = False,
     ) -> int:
         """Start `mypt ARGUMENTS...`, the leader of a process group of its own; gives its process number.
 
@@ -61,6 +66,8 @@ class Forks:
             env: what is added to its environment.
             ignored: signals that its caller has switched off.
             launched: the process started is a launcher, which starts the command and waits for it.
+            file_limit_bytes: no file may grow beyond it: what is written is refused in the middle.
+            ends_early: when the command is through, its streams are flushed and nothing is taken down.
         """
         return self._ask(
             {
@@ -70,12 +77,41 @@ class Forks:
                 "env": dict(env or {}),
                 "ignored": [int(each) for each in ignored],
                 "launched": launched,
+                "file_limit_bytes": file_limit_bytes,
+                "ends_early": ends_early,
             }
         )
 
     def wait(self, process: int, timeout_s: float = 60) -> int | None:
         """The exit code, negative for a signal; None when it still runs after `timeout_s`."""
         return self._ask({"process": process, "timeout_s": timeout_s})
+
+    def run(
+        self,
+        *arguments: object,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 120,
+        file_limit_bytes: int | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `mypt ARGUMENTS...` to its end, as `subprocess.run` would."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            process = self.start(
+                *arguments,
+                cwd=cwd,
+                streams=(out, err),
+                env=env,
+                file_limit_bytes=file_limit_bytes,
+                ends_early=True,
+            )
+            code = self.wait(process, timeout_s)
+            if code is None:
+                os.killpg(process, signal.SIGKILL)
+                self.wait(process)
+                raise subprocess.TimeoutExpired(["mypt", *map(str, arguments)], timeout_s)
+            told = [path.read_text(encoding="utf-8") for path in (out, err)]
+        return subprocess.CompletedProcess(["mypt", *map(str, arguments)], code, *told)
 
     def close(self) -> None:
         """End the server."""
@@ -103,8 +139,8 @@ def exit_code(code: int | None) -> int | None:
     return 128 - code if code is not None and code < 0 else code
 
 
-def _serve(requests: int, answers: int) -> None:
-    """Answer until the user is gone; returns in a child that is to become a command."""
+def _serve(requests: int, answers: int) -> bool:
+    """Answer until the user is gone; returns in a child that is to become a command: whether it ends early."""
     _warm_up()
     _say(answers, None)
     processes: set[int] = set()
@@ -112,14 +148,16 @@ def _serve(requests: int, answers: int) -> None:
         for line in lines:
             request = json.loads(line)
             if "process" in request:
-                _say(answers, _ended(request["process"], request["timeout_s"]))
+                code = _ended(request["process"], request["timeout_s"])
+                processes -= {request["process"]} if code is not None else set()
+                _say(answers, code)
                 continue
             process = os.fork()
             if process == 0:
                 os.close(requests)
                 os.close(answers)
                 _become(request)
-                return
+                return request["ends_early"]
             processes.add(process)
             while os.getsid(process) != process:
                 time.sleep(0)  # who asked may kill its group at once
@@ -152,6 +190,8 @@ def _become(request: dict[str, Any]) -> None:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if int(number) in request["ignored"] else usual)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if (limit_bytes := request["file_limit_bytes"]) is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
     # A terminal becomes the one that controls us: we lead a session and have none yet.
@@ -163,11 +203,27 @@ def _become(request: dict[str, Any]) -> None:
         os.close(handle)
     # As Python makes them at its start: they know whether they are files, pipes or terminals.
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
     sys.argv = [str(Path(sys.executable).with_name("python -m mypt")), *request["arguments"]]
     if request["launched"] and (process := os.fork()):
         os.waitpid(process, 0)
         os._exit(0)
+
+
+def _run_and_leave(command: Callable[[], None]) -> None:
+    """Run a command to its end, and what it has left for its end."""
+    code = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _ended(process: int, timeout_s: float) -> int | None:
@@ -188,8 +244,10 @@ def _say(answers: int, answer: int | None) -> None:
 if __name__ == "__main__":
     server_streams = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get between the answers
-    _serve(*server_streams)
+    ends_early = _serve(*server_streams)
 
-    from mypt.cli.app import main as command
+    from mypt.cli.app import main
 
-    command()
+    if ends_early:
+        _run_and_leave(main)
+    main()

@@ -120,8 +120,9 @@ def test_debug_shows_the_traceback(mypt: Mypt) -> None:
     assert "Traceback" in mypt("--debug", "inspect", "nobody").stderr
 
 
+@pytest.mark.long
 def test_quickstart_learns_writes_and_names_the_next_commands(mypt: Mypt) -> None:
-    run = mypt("quickstart", "--minutes", "0.05", "--json")
+    run = mypt("quickstart", "--minutes", "0.02", "--json")
     assert run.returncode == 0, run.stderr
     events = [json.loads(line) for line in run.stdout.splitlines()]
     losses = [event["loss"] for event in events if event["event"] == "step"]

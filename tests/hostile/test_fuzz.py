@@ -219,6 +219,7 @@ def test_every_command_is_guarded_and_so_every_option_is_tried() -> None:
     assert {option.command for option in every_option()} == set(GUARDS)
 
 
+@pytest.mark.long
 def test_odd_values_of_every_option_give_an_answer_or_one_message() -> None:
     seen: Counter[int] = Counter()
 

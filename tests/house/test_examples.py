@@ -1,9 +1,12 @@
 """The examples run as they stand, in a folder of their own and without a network."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -28,7 +31,11 @@ def test_train_and_write_writes_text(tmp_path: Path) -> None:
     assert len(told.split("It writes:\n")[1]) >= 100
 
 
-def test_train_and_write_goes_on_with_the_users_text(tmp_path: Path, text_file: Path) -> None:
-    run("train_and_write.py", text_file, "--steps", "3", cwd=tmp_path)
-    assert "completed at step 5" in run("train_and_write.py", text_file, "--steps", "5", cwd=tmp_path)
-    assert "already complete at step 5" in run("train_and_write.py", text_file, "--steps", "5", cwd=tmp_path)
+def test_train_and_write_goes_on_with_the_users_text(
+    tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for steps, told in ((3, "completed at step 3"), (5, "completed at step 5"), (5, "already complete at step 5")):
+        monkeypatch.setattr(sys, "argv", ["train_and_write.py", str(text_file), "--steps", str(steps)])
+        runpy.run_path(str(EXAMPLES / "train_and_write.py"), run_name="__main__")
+        assert told in capsys.readouterr().out

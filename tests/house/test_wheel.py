@@ -6,11 +6,14 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
 from mypt.records.presets import preset_names
 
 CHECKOUT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_wheel_in_a_fresh_environment_lists_the_presets_from_an_empty_folder(tmp_path: Path) -> None:
     build = [
         sys.executable,

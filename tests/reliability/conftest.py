@@ -1,7 +1,6 @@
 """What the proofs share: commands that start at once, and the run that they are compared with."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from support import tale
 
 if not hasattr(os, "fork"):
     collect_ignore_glob = ["test_*.py"]
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """A server of warm processes."""
-    server = Forks()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,23 +10,15 @@ from pathlib import Path
 import pytest
 
 from conftest import clean_environment
+from forking import Forks
 from support import Mypt
 
 SHAPE = ("--n-layer", "2", "--n-head", "2", "--n-embd", "64", "--block-size", "32", "--batch-size", "2")
 TINY = (*SHAPE, "--tokenization", "char", "--eval-interval", "1000", "--eval-iters", "1", "--save-interval", "4")
 # A state of this model has about 1.4 MB, its largest file 900 KB.
-LIMIT_KIB = 400
+LIMIT_BYTES = 400 * 1024
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
-
-
-def limited(tmp_path: Path, limit_kib: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The real command, where no file may grow beyond a limit: what it writes is refused in the middle."""
-    command = [sys.executable, "-m", "mypt", *map(str, arguments)]
-    return subprocess.run(
-        ["bash", "-c", f'ulimit -f {limit_kib}; exec "$@"', "bash", *command],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment(), timeout=120,
-    )  # fmt: skip
 
 
 def states(model: Path) -> dict[str, str]:
@@ -36,12 +28,13 @@ def states(model: Path) -> dict[str, str]:
 
 
 def test_a_full_disk_warns_with_bytes_and_path_and_training_goes_on(
-    mypt: Mypt, text_file: Path, tmp_path: Path
+    mypt: Mypt, forks: Forks, text_file: Path, tmp_path: Path
 ) -> None:
     assert mypt("train", text_file, *TINY, "--max-iters", "4").returncode == 0
     model = tmp_path / "checkpoints" / "default"
     before = states(model)
-    run = limited(tmp_path, LIMIT_KIB, "train", text_file, *TINY, "--max-iters", "15")
+    command = ("train", text_file, *TINY, "--max-iters", "15")
+    run = forks.run(*command, cwd=tmp_path, file_limit_bytes=LIMIT_BYTES)
     assert "Traceback" not in run.stderr
     warnings = [line for line in run.stderr.splitlines() if "cannot save" in line]
     assert len(warnings) == 3, "at steps 8 and 12, and the error of the last save"
@@ -56,24 +49,26 @@ def test_a_full_disk_warns_with_bytes_and_path_and_training_goes_on(
     assert states(model) == before
     assert sorted(path.name for path in model.iterdir()) == ["metrics.jsonl", "step-00000004"]
     # With room again the same command goes on from the state that is there.
-    again = mypt("train", text_file, *TINY, "--max-iters", "15")
+    again = mypt(*command)
     assert again.returncode == 0, again.stderr
     assert "from step 4 to 15" in again.stderr
 
 
-def test_a_full_disk_stops_the_run_when_told_so(text_file: Path, tmp_path: Path) -> None:
-    run = limited(tmp_path, LIMIT_KIB, "train", text_file, *TINY, "--max-iters", "4000", "--on-save-error", "stop")
+def test_a_full_disk_stops_the_run_when_told_so(forks: Forks, text_file: Path, tmp_path: Path) -> None:
+    command = ("train", text_file, *TINY, "--max-iters", "4000", "--on-save-error", "stop")
+    run = forks.run(*command, cwd=tmp_path, file_limit_bytes=LIMIT_BYTES)
     assert run.returncode == 4, run.stderr
     assert run.stderr.count("cannot save") == 1
     assert [path.name for path in (tmp_path / "checkpoints/default").iterdir()] == ["metrics.jsonl"]
 
 
 @pytest.mark.parametrize("on_error", ["warn", "stop"])
-def test_a_log_that_cannot_grow_is_cut_at_a_whole_line(text_file: Path, tmp_path: Path, on_error: str) -> None:
+def test_a_log_that_cannot_grow_is_cut_at_a_whole_line(
+    forks: Forks, text_file: Path, tmp_path: Path, on_error: str
+) -> None:
     small = ("--n-embd", "2", "--block-size", "4", "--save-interval", "1000", "--eval-interval", "1000")
-    run = limited(
-        tmp_path, 16, "train", text_file, *TINY, *small, "--max-iters", "200", "--on-save-error", on_error
-    )  # fmt: skip
+    command = ("train", text_file, *TINY, *small, "--max-iters", "200", "--on-save-error", on_error)
+    run = forks.run(*command, cwd=tmp_path, file_limit_bytes=16 * 1024)
     assert "metrics.jsonl: cannot write it (File too large)" in run.stderr
     assert run.returncode == (0 if on_error == "warn" else 4), run.stderr
     model = tmp_path / "checkpoints/default"

@@ -1,7 +1,7 @@
 """kill -9 at any moment, again and again: the same command ends with the bits of a run that was never broken.
 
 Every life of a command is killed after a random time, and looked at before the next one begins.
-`MYPT_CHAOS=1` kills a thousand times instead of a hundred, `MYPT_CHAOS_SEED` repeats the moments.
+`MYPT_CHAOS=1` kills a thousand times instead of seventy, `MYPT_CHAOS_SEED` repeats the moments.
 """
 
 import os
@@ -18,8 +18,8 @@ from lives import Life, Run, require_same_end
 from support import tale
 
 CHAOS = os.environ.get("MYPT_CHAOS") == "1"
-KILLS, INSIDE = (600, 100) if CHAOS else (50, 10)
-KILLS_OF_A_VARIANT = 100 if CHAOS else 12
+KILLS, INSIDE = (600, 100) if CHAOS else (30, 6)
+KILLS_OF_A_VARIANT = 100 if CHAOS else 8
 STEPS = 300 if CHAOS else 150
 LIFE_IN_STARTS = 4  # the longest one takes so many times as long as a start takes: most die while they train and save
 
@@ -123,14 +123,17 @@ def killer(
     return Killer(forks, tmp_path, random.Random(seed), tell, record_property)
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_equals_an_unbroken_one(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, kills=KILLS, inside=INSIDE)
 
 
+@pytest.mark.long
 def test_saves_by_time(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_TIME, kills=KILLS_OF_A_VARIANT, save_interval=None)
 
 
+@pytest.mark.long
 def test_a_dataset_with_documents_kept_apart(killer: Killer) -> None:
     prepare = ("prepare-dataset", "tale.txt", "--tokenization", "char", "--out-dir", "data", "--workers", "1")
     process = killer.forks.start(*prepare, "--document-separator", "\n\n", cwd=killer.folder)
@@ -138,15 +141,18 @@ def test_a_dataset_with_documents_kept_apart(killer: Killer) -> None:
     killer.prove("--dataset-dir", "data", "--document-mask", *BY_STEPS, kills=KILLS_OF_A_VARIANT)
 
 
+@pytest.mark.long
 def test_batches_in_parts(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, "--micro-batch-size", "3", kills=KILLS_OF_A_VARIANT)
 
 
+@pytest.mark.long
 def test_muon_in_parts(killer: Killer) -> None:
     muon = ("--optimizer", "muon", "--schedule", "wsd", "--micro-batch-size", "3")
     killer.prove(*TEXT, *BY_STEPS, *muon, kills=KILLS_OF_A_VARIANT)
 
 
+@pytest.mark.long
 def test_a_launcher_and_its_child_killed_together(killer: Killer) -> None:
     killer.prove(*TEXT, *BY_STEPS, kills=KILLS_OF_A_VARIANT, launched=True)
 

@@ -52,16 +52,16 @@ def test_the_second_is_told_process_and_host_of_the_first(directory: ModelDirect
 
 
 def test_the_second_command_ends_at_once_and_loads_nothing_heavy(
-    directory: ModelDirectory, text_file: Path, mypt: Mypt
+    directory: ModelDirectory, text_file: Path, cold_mypt: Mypt
 ) -> None:
     import resource
 
     arguments = ("train", text_file, "--model-name", "model", "--checkpoint-dir", directory.path.parent)
     with directory.lock():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        refused = mypt(*arguments)
+        refused = cold_mypt(*arguments)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        watched = mypt(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        watched = cold_mypt(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert refused.returncode == watched.returncode == 75
     assert me() in " ".join(refused.stderr.split())
     # Its own work: what the machine does beside is not its fault.

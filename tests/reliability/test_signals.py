@@ -107,6 +107,7 @@ def test_a_signal_ends_generate_without_a_word(place: Place, truth: Run, number:
     assert place.prose.read_text() == ""
 
 
+@pytest.mark.long
 def test_a_signal_ends_the_sample_of_quickstart(place: Place) -> None:
     process = place.start("quickstart", "--minutes", "0.02")
     place.wait_until(lambda: "It writes:" in place.prose.read_text(), process)

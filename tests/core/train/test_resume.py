@@ -20,27 +20,31 @@ from mypt.events import Event, Finished, RunPlanned, Saved, StepDone, Warned
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
-# A process of its own: train to the end, or close the run after some step.
+# A process of its own, with hashes and addresses of its own: train to the end.
 CHILD = """
 import sys
 from pathlib import Path
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.run import train
-from mypt.events import StepDone
 from mypt.records.run import RunConfig
-config, root, last = RunConfig.read(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
-events = train(config, ModelDirectory(root, "model"))
-for event in events:
-    if isinstance(event, StepDone) and event.step == last:
-        events.close()
-        break
+for _ in train(RunConfig.read(Path(sys.argv[1])), ModelDirectory(Path(sys.argv[2]), "model")):
+    pass
 """
 
 
-def run_in_child(config: RunConfig, root: Path, last_step: int = 0) -> None:
+def run_in_child(config: RunConfig, root: Path) -> None:
     path = root.with_suffix(".json")
     path.write_text(config.as_json())
-    subprocess.run([sys.executable, "-c", CHILD, str(path), str(root), str(last_step)], check=True, timeout=280)
+    subprocess.run([sys.executable, "-c", CHILD, str(path), str(root)], check=True, timeout=280)
+
+
+def run_here(config: RunConfig, root: Path, last_step: int = 0) -> None:
+    """Train to the end, or close the run after some step."""
+    events = train(config, ModelDirectory(root, "model"))
+    for event in events:
+        if isinstance(event, StepDone) and event.step == last_step:
+            events.close()
+            break
 
 
 def loss_chain(root: Path) -> dict[int, str]:
@@ -107,8 +111,8 @@ def test_resumed_run_equals_unbroken_run(
 ) -> None:
     run = with_model(with_training(tiny_run, **changes), **model)
     unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
-    run_in_child(run, unbroken)
-    run_in_child(run, resumed, last_step=30)
+    run_here(run, unbroken)
+    run_here(run, resumed, last_step=30)
     assert ModelDirectory(resumed, "model").states()[0].step == 30
     run_in_child(run, resumed)
     assert loss_chain(resumed) == loss_chain(unbroken)
@@ -118,7 +122,7 @@ def test_resumed_run_equals_unbroken_run(
 
 
 def test_the_same_command_gives_the_same_losses_twice(tiny_run: RunConfig, tmp_path: Path) -> None:
-    run_in_child(tiny_run, tmp_path / "one")
+    run_here(tiny_run, tmp_path / "one")
     run_in_child(tiny_run, tmp_path / "two")
     assert loss_chain(tmp_path / "one") == loss_chain(tmp_path / "two")
     assert digests(tmp_path / "one") == digests(tmp_path / "two")

@@ -6,7 +6,7 @@ order and with the bytes that the safetensors library gives.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 from mypt.core.model.gpt import GPT
 from mypt.errors import CheckpointError, DivergedError
@@ -105,11 +106,30 @@ def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> G
     Raises:
         CheckpointError: naming `path`, when they are not this architecture's, in finite fp32.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutFirstWeights():
         model = GPT(config)
     _require_fit(path, weights, {name: tensor.shape for name, tensor in model.state_dict().items()})
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_()
+
+
+class _WithoutFirstWeights(TorchFunctionMode):
+    """Modules are made, and nothing is drawn for them.
+
+    To draw where there is no memory, torch would load its compiler: two seconds of a start.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ def peaks(folder: Path, *arguments: object) -> list[int]:
     return sorted(1024 * int(path.read_text()) for path in (folder / "peaks").iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_text_more_than_ten_times_the_ceiling_stays_below_it(tmp_path: Path, corpus: Path, workers: int) -> None:
     for name in ("a", "b"):

@@ -126,6 +126,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+@pytest.mark.long
 def test_a_command_killed_again_and_again_ends_with_the_same_bytes(folder: Path, truth: dict[str, str]) -> None:
     before: dict[str, int] = {}
     for reached in MOMENTS.values():

@@ -56,6 +56,7 @@ def busy_workers(pid: int) -> list[int]:
     return [child for child, name in names.items() if name.startswith(b"ray::_do")]
 
 
+@pytest.mark.long
 def test_a_killed_ray_worker_is_replaced_and_the_bytes_are_the_same(folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mypt", "prepare-dataset", *map(str, ARGUMENTS), "--out-dir", "far", "--engine", "ray"],

@@ -149,13 +149,17 @@ class RunPlanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepDone(Event):
-    """One optimizer update. `tokens_per_s` covers the steps since the last StepDone."""
+    """One optimizer update. `tokens_per_s` covers the steps since the last StepDone, and so does `mfu`.
+
+    `mfu` is the share of the device's peak that the model needs; None where the peak is not known.
+    """
 
     event = "step"
     step: int
     loss: float
     learning_rate: float
     tokens_per_s: float
+    mfu: float | None
     tokens_seen: int
     elapsed_s: float
     eta_s: float
@@ -204,7 +208,7 @@ class Saved(Event):
 class Finished(Event):
     """The run ended: `reason` is 'completed', 'stopped', 'no improvement' or 'already complete'.
 
-    `stalled_s` of `elapsed_s` training stood still for saves.
+    `stalled_s` of `elapsed_s` training stood still for saves; `mfu` goes with `tokens_per_s`.
     """
 
     event = "finished"
@@ -213,6 +217,7 @@ class Finished(Event):
     val_loss: float | None
     bits_per_byte: float | None
     tokens_per_s: float
+    mfu: float | None
     elapsed_s: float
     stalled_s: float
     reason: str

@@ -196,7 +196,7 @@ class TrainingView:
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
         verb = _ENDS.get(event.reason, "Saved")
-        speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
+        speed = f"{human_count(event.tokens_per_s)} tokens/s{_mfu(event.mfu)}, {human_duration(event.elapsed_s)}"
         self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
 
     def _label(self, step: int) -> str:
@@ -234,4 +234,9 @@ def header(plan: RunPlanned) -> Table:
 
 
 def _metrics(event: StepDone) -> str:
-    return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {human_count(event.tokens_per_s)} tokens/s"
+    speed = f"{human_count(event.tokens_per_s)} tokens/s{_mfu(event.mfu)}"
+    return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {speed}"
+
+
+def _mfu(share: float | None) -> str:
+    return "" if share is None else f" ({share:.1%} MFU)"

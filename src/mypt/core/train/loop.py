@@ -17,6 +17,8 @@ from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
 from mypt.errors import CheckpointError, DivergedError, MyptError
 from mypt.events import Evaluated, Event, Finished, StepDone, Warned
+from mypt.records.budget import flops_utilization, training_flops_per_token
+from mypt.records.peaks import peak_flops
 
 
 class Loop:
@@ -37,6 +39,7 @@ class Loop:
         self._saver = Saver(directory, self._training, session.device, log, beside=beside, newest_step=step)
         self._best_at: int | None = None
         """The step in this process whose evaluation was the best so far."""
+        self._peak_flops = peak_flops(session.device.name, session.device.precision)
         self._warned_of_parting = False
         self._warned_of_log = False
 
@@ -135,15 +138,20 @@ class Loop:
             raise too_many_skips(left_out[-1], self._session)
 
     def _step_done(self, vitals: Vitals) -> StepDone:
+        tokens_per_s = self._meter.lap_tokens_per_s()
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
             learning_rate=learning_rate(self._training.learning_rate, vitals.step - 1, self._training),
-            tokens_per_s=self._meter.lap_tokens_per_s(),
+            tokens_per_s=tokens_per_s,
+            mfu=self._mfu(tokens_per_s),
             tokens_seen=self._session.tokens_seen,
             elapsed_s=self._meter.elapsed_s,
             eta_s=self._meter.eta_s(self._training.max_iters - vitals.step),
         )
+
+    def _mfu(self, tokens_per_s: float) -> float | None:
+        return flops_utilization(training_flops_per_token(self._session.config.model), tokens_per_s, self._peak_flops)
 
     def _save(self) -> Iterator[Event]:
         """Begin to write the current state, beside the steps that follow."""
@@ -195,6 +203,7 @@ class Loop:
             val_loss=progress.val.loss if progress.val else None,
             bits_per_byte=progress.val.bits_per_byte if progress.val else None,
             tokens_per_s=self._meter.tokens_per_s,
+            mfu=self._mfu(self._meter.tokens_per_s),
             elapsed_s=self._meter.elapsed_s,
             stalled_s=self._saver.stalled_s,
             reason=reason,

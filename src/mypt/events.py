@@ -208,7 +208,8 @@ class Saved(Event):
 class Finished(Event):
     """The run ended: `reason` is 'completed', 'stopped', 'no improvement' or 'already complete'.
 
-    `stalled_s` of `elapsed_s` training stood still for saves; `mfu` goes with `tokens_per_s`.
+    `stalled_s` of `elapsed_s` training stood still for saves on the way; `mfu` goes with `tokens_per_s`; `spent_s` are
+    the seconds of each part of the run, which add up to `elapsed_s`.
     """
 
     event = "finished"
@@ -220,6 +221,7 @@ class Finished(Event):
     mfu: float | None
     elapsed_s: float
     stalled_s: float
+    spent_s: dict[str, float]
     reason: str
     path: str
 

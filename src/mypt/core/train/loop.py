@@ -5,6 +5,7 @@ Whatever ends the run, the current step is saved first, as long as its numbers a
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.cadence import Cadence
@@ -44,11 +45,17 @@ class Loop:
         self._warned_of_log = False
 
     def run(self) -> Generator[Event, None, None]:
-        """Train to the end.
+        """Train to the end. What whoever is told of an event does meanwhile is no time of a step.
 
         Raises:
             MyptError: one of its kinds; the last sound step is saved before.
         """
+        with closing(self._run()) as events:
+            for event in events:
+                with self._meter.spending("logging"):
+                    yield event
+
+    def _run(self) -> Generator[Event, None, None]:
         first_step = self._session.progress.step
         try:
             # A run that was closed between a step and its evaluation owes this one.
@@ -67,7 +74,8 @@ class Loop:
             yield from list(self._save_last())  # saved before it is told: whoever is told may close the run
             raise
         finally:
-            self._saver.close()
+            with self._meter.spending("saving"):
+                self._saver.close()
         if reason == "completed" and self._session.progress.step == first_step:
             reason = "already complete"
         yield self._finished(reason)
@@ -82,13 +90,16 @@ class Loop:
 
     def _step(self) -> Iterator[Event]:
         session, training = self._session, self._training
-        yield from in_memory(session, session.train_step)
-        self._meter.step()
+        waited_s = session.waited_s
+        with self._meter.spending("steps"):
+            yield from in_memory(session, session.train_step)
+        self._meter.step(session.waited_s - waited_s)
         step = session.progress.step
         if step % training.log_interval == 0 or step in {1, training.max_iters}:
             yield from self._read(is_logged=True)
         yield from self._evaluate_if_due()
-        yield from self._saver.poll()
+        with self._meter.spending("saving"):
+            yield from self._saver.poll()
         now_s = time.monotonic()
         if step < training.max_iters and self._cadence.due(step, now_s, is_best=self._best_at == step):
             yield from self._save()
@@ -102,9 +113,9 @@ class Loop:
         if progress.val_step == progress.applied_step:
             return  # these weights were evaluated
         started_s = time.monotonic()
-        result = yield from in_memory(session, lambda: session.evaluate(self._stop))
+        with self._meter.spending("evaluation"):
+            result = yield from in_memory(session, lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
-        self._meter.resume()
         if result is None:
             return  # stopped on the way; who goes on begins with it
         if progress.is_best:
@@ -126,9 +137,8 @@ class Loop:
         Raises:
             DivergedError: when more steps were left out than may be.
         """
-        read = self._session.read()
-        if read:
-            self._meter.settle()
+        with self._meter.spending("steps"):
+            read = self._session.read()
         left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_finite]
         told: list[Event] = [*left_out]
         if is_logged and read and read[-1].is_finite:
@@ -158,16 +168,17 @@ class Loop:
         yield from self._read()
         if self._session.progress.applied_step == self._saver.newest_step:
             return  # nothing was applied since
-        yield from self._changed_text()
-        yield from self._saver.begin(self._session.contents(self._directory.name))
+        with self._meter.spending("saving"):
+            yield from self._changed_text()
+            yield from self._saver.begin(self._session.contents(self._directory.name))
         self._cadence.saved(time.monotonic(), self._saver.stall_s)
-        self._meter.resume()
 
     def _save_last(self) -> Iterator[Event]:
         yield from self._read()  # what is no number any more must not be saved
-        yield from self._changed_text()
-        if self._session.progress.applied_step:
-            yield from self._saver.save_now(self._session.contents(self._directory.name))
+        with self._meter.spending("saving"):
+            yield from self._changed_text()
+            if self._session.progress.applied_step:
+                yield from self._saver.save_now(self._session.contents(self._directory.name))
 
     def _changed_text(self) -> Iterator[Warned]:
         note = self._session.corpus.change_note()
@@ -182,8 +193,9 @@ class Loop:
         """
         warning: Warned | None = None
         try:
-            for event in events:
-                self._log.append(event)
+            with self._meter.spending("logging"):
+                for event in events:
+                    self._log.append(event)
         except OSError as problem:
             message = f"{problem.filename}: cannot write it ({problem.strerror or problem})"
             if self._training.on_save_error == "stop":
@@ -196,7 +208,7 @@ class Loop:
             yield warning
 
     def _finished(self, reason: str) -> Finished:
-        progress = self._session.progress
+        progress, spent_s = self._session.progress, self._meter.spent_s()
         return Finished(
             step=progress.step,
             loss=progress.loss,
@@ -204,8 +216,9 @@ class Loop:
             bits_per_byte=progress.val.bits_per_byte if progress.val else None,
             tokens_per_s=self._meter.tokens_per_s,
             mfu=self._mfu(self._meter.tokens_per_s),
-            elapsed_s=self._meter.elapsed_s,
+            elapsed_s=sum(spent_s.values()),
             stalled_s=self._saver.stalled_s,
+            spent_s={str(part): seconds for part, seconds in spent_s.items()},
             reason=reason,
             path=str(self._directory.path),
         )

@@ -31,7 +31,7 @@ def main() -> None:
         whole_s = end["elapsed_s"]
         shares = {part: round(seconds / whole_s, 5) for part, seconds in end["spent_s"].items()}
         row = {"preset": preset, "steps": end["step"], "run_s": round(whole_s, 1)}
-        print(json.dumps(row | {"beside_steps": round(1 - shares["steps"], 5)} | shares))
+        print(json.dumps(row | {"beside_steps": round(1 - shares["steps"], 5), "shares": shares}))
 
 
 if __name__ == "__main__":

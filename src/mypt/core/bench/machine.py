@@ -1,0 +1,90 @@
+"""What is measured of any process: matrix products, the time of a step, the peak of memory."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from mypt import __version__
+from mypt.core.device import Device, choose_device, computes_bf16
+from mypt.records.bench import Job, MachineFacts
+
+_WIDTHS = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Of the square matrices: so large that larger ones are no faster."""
+_MATRIX_S = 1.0
+_WARMUP_STEPS = 3
+_FEWEST_STEPS = 3
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_WIDE = 1024
+"""A model of this width computes in the device's best precision."""
+
+
+def machine_facts(job: Job) -> MachineFacts:
+    """Say where this is, and how fast it multiplies matrices.
+
+    Raises:
+        UsageError: for a device that this machine does not have.
+    """
+    device = choose_device(job.config.training.device, job.config.training.precision, _WIDE)
+    return MachineFacts(
+        device=device.label,
+        kind=device.kind,
+        precision=device.precision,
+        has_bf16=computes_bf16(device.torch),
+        matrix_flops_per_s=matrix_flops_per_s(device, job.seconds),
+        torch=torch.__version__,
+        mypt=__version__,
+    )
+
+
+def matrix_flops_per_s(device: Device, seconds: float) -> float:
+    """FLOP/s of a product of large square matrices in the device's precision, by the median of a second at most."""
+    width = _WIDTHS[device.kind]
+    left, right = torch.randn(2, width, width, device=device.torch).to(_DTYPES[device.precision]).unbind()
+    out = torch.empty_like(left)
+
+    def multiply() -> None:
+        torch.mm(left, right, out=out)
+        device.synchronize()
+
+    return 2 * width**3 / median_step_s(multiply, min(seconds, _MATRIX_S))
+
+
+def median_step_s(step: Callable[[], object], seconds: float) -> float:
+    """Seconds of the median step. The first ones prepare what the later ones use and are not counted.
+
+    Args:
+        step: does all its work before it returns.
+        seconds: of counted steps together; there are at least three.
+    """
+    began_s = time.perf_counter()
+    for _ in range(_WARMUP_STEPS):
+        step()
+        if time.perf_counter() - began_s > seconds:
+            break  # steps this long need no more of it
+    times_s: list[float] = []
+    while len(times_s) < _FEWEST_STEPS or sum(times_s) < seconds:
+        started_s = time.perf_counter()
+        step()
+        times_s.append(time.perf_counter() - started_s)
+    return median(times_s)
+
+
+def peak_bytes(device: Device | None = None) -> int:
+    """The most memory so far: of the tensors on a GPU, of the whole process elsewhere."""
+    if device is not None and device.kind == "cuda":
+        return torch.cuda.max_memory_allocated(device.torch)
+    # Linux counts a parent's too in getrusage, so its own words are taken.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0  # Windows does not say
+    # macOS counts in bytes, others in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

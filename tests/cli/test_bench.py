@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def test_everything_is_measured_and_holds_together(mypt: Mypt, mini: Path, tmp_p
     assert report["schema"] == 1
     assert report["machine"]["kind"] == "cpu"
     assert report["machine"]["matrix_flops_per_s"] > 0
-    assert report["first_step_s"]["median"] > report["import_torch_s"]["median"] > 0
+    assert report["first_step_s"]["median"] > 0
+    assert report["import_torch_s"]["median"] > 0
     (row,) = report["presets"]
     assert (row["name"], row["batch_size"], row["block_size"], row["precision"]) == ("mini", 4, 32, "fp32")
     for name in ("tokens_per_s", "matrix_share", "generation_tokens_per_s", "first_token_s"):
@@ -63,8 +65,7 @@ def test_people_see_a_table_and_in_one_line_what_does_not_fit(mypt: Mypt, mini: 
     for words in ("FLOP/s", "mini fp32", "tokens/s", "MiB", "first token", "start: import torch"):
         assert words in run.stdout
     assert "round 1/1  mini  training" in run.stderr
-    for what in ("training", "generation"):
-        assert run.stderr.count(f"huge, {what}: left out. needs ") == 1
+    assert run.stderr.count("huge: left out. needs ") == 1
     assert "Traceback" not in run.stderr
     assert "huge" not in run.stdout
 
@@ -104,20 +105,20 @@ def test_what_cannot_be_meant_is_a_usage_error(mypt: Mypt, arguments: tuple[str,
 def test_a_signal_ends_all_children_and_shows_what_was_measured(mini: Path, number: signal.Signals) -> None:
     mark = f"MARK_OF_A_BENCH={os.getpid()}-{number}"
     name, _, value = mark.partition("=")
-    bench = subprocess.Popen(
-        [sys.executable, "-m", "mypt", "bench", str(mini), "--seconds", "600", "--json"],
-        env=clean_environment() | {name: value},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert bench.stderr is not None
-    for line in bench.stderr:
-        if "  start  " in line:
-            break  # now it trains, for ten minutes
-    assert len(processes(mark)) >= 2
-    bench.send_signal(number)
-    out, err = bench.communicate(timeout=60)
+    command = [sys.executable, "-m", "mypt", "bench", str(mini), "--seconds", "600", "--json"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen(command, env=clean_environment() | {name: value}, **streams) as bench:
+        try:
+            assert bench.stderr is not None
+            next(line for line in bench.stderr if "  start  " in line)
+            deadline_s = time.monotonic() + 60
+            while len(processes(mark)) < 2 and time.monotonic() < deadline_s:
+                time.sleep(0.05)  # until it trains, for ten minutes
+            assert len(processes(mark)) == 2
+            bench.send_signal(number)
+            out, err = bench.communicate(timeout=60)
+        finally:
+            bench.kill()
     assert bench.returncode == 128 + number
     assert "Traceback" not in err
     report = json.loads(out)

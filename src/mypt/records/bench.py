@@ -25,8 +25,9 @@ class BenchOptions(Record, frozen=True):
 class Job(Record, frozen=True):
     """What one child process is to measure."""
 
-    task: Literal["machine", "training", "generation", "peer"]
+    task: Literal["survey", "training", "generation", "peer"]
     config: RunConfig = RunConfig()
+    configs: dict[str, RunConfig] = Field(default_factory=dict, description="Of a survey: what may be measured.")
     seconds: float
     checkout: str = Field("", description="Of a peer.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of a peer.")
@@ -45,6 +46,14 @@ class MachineFacts(Record, frozen=True):
     mypt: str
 
 
+class Survey(Record, frozen=True):
+    """What there is, and what would be needed."""
+
+    machine: MachineFacts
+    free_bytes: int | None = Field(description="What others leave of the device's memory; null where nobody can say.")
+    needed_bytes: dict[str, int] = Field(description="By the estimate, of each config's training, saves not included.")
+
+
 class TrainingFigures(Record, frozen=True):
     """One child's training steps."""
 
@@ -53,7 +62,6 @@ class TrainingFigures(Record, frozen=True):
     precision: str = ""
     matrix_flops_per_s: float | None = Field(None, description="In this very process, in the same precision.")
     mfu: float | None = None
-    estimated_bytes: int | None = None
 
 
 class GenerationFigures(Record, frozen=True):

@@ -46,9 +46,9 @@ def _measured(job: Job) -> Record:
         from mypt.core.bench.generation import generation_figures
 
         return generation_figures(job)
-    from mypt.core.bench.machine import machine_facts
+    from mypt.core.bench.machine import survey
 
-    return machine_facts(job)
+    return survey(job)
 
 
 def _end_with_parent() -> None:

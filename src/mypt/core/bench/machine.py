@@ -10,7 +10,9 @@ import torch
 
 from mypt import __version__
 from mypt.core.device import Device, choose_device, computes_bf16
-from mypt.records.bench import Job, MachineFacts
+from mypt.core.limits import free_memory_bytes, memory_limit_bytes
+from mypt.core.train.memory import predicted_bytes
+from mypt.records.bench import Job, MachineFacts, Survey
 
 _WIDTHS = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Of the square matrices: so large that larger ones are no faster."""
@@ -22,14 +24,15 @@ _WIDE = 1024
 """A model of this width computes in the device's best precision."""
 
 
-def machine_facts(job: Job) -> MachineFacts:
-    """Say where this is, and how fast it multiplies matrices.
+def survey(job: Job) -> Survey:
+    """Say where this is, how fast it multiplies matrices, and what each config would need.
 
     Raises:
         UsageError: for a device that this machine does not have.
     """
-    device = choose_device(job.config.training.device, job.config.training.precision, _WIDE)
-    return MachineFacts(
+    training = job.config.training
+    device = choose_device(training.device, training.precision, _WIDE)
+    machine = MachineFacts(
         device=device.label,
         kind=device.kind,
         precision=device.precision,
@@ -38,6 +41,15 @@ def machine_facts(job: Job) -> MachineFacts:
         torch=torch.__version__,
         mypt=__version__,
     )
+    needed = {
+        name: predicted_bytes(
+            config,
+            choose_device(training.device, config.training.precision, config.model.n_embd),
+            config.training.sequences_at_once,
+        )
+        for name, config in job.configs.items()
+    }
+    return Survey(machine=machine, free_bytes=_free_bytes(device), needed_bytes=needed)
 
 
 def matrix_flops_per_s(device: Device, seconds: float) -> float:
@@ -71,6 +83,14 @@ def median_step_s(step: Callable[[], object], seconds: float) -> float:
         step()
         times_s.append(time.perf_counter() - started_s)
     return median(times_s)
+
+
+def _free_bytes(device: Device) -> int | None:
+    """A machine that is made to swap would measure its disk."""
+    if device.kind == "cuda":
+        return torch.cuda.mem_get_info(device.torch)[0]
+    known = [limit for limit in (memory_limit_bytes(), free_memory_bytes()) if limit is not None]
+    return min(known, default=None)
 
 
 def peak_bytes(device: Device | None = None) -> int:

@@ -8,10 +8,10 @@ from mypt.records.bench import (
     BenchReport,
     GenerationFigures,
     LeftOutEntry,
-    MachineFacts,
     PeerBench,
     PresetBench,
     Spread,
+    Survey,
     TrainingFigures,
 )
 from mypt.records.budget import training_flops_per_token
@@ -22,7 +22,7 @@ class Results:
 
     def __init__(self, options: BenchOptions) -> None:
         self._options = options
-        self.machine: MachineFacts | None = None
+        self.survey: Survey | None = None
         self.imports_s: list[float] = []
         self.first_steps_s: list[float] = []
         self.first_step_preset = ""
@@ -42,7 +42,7 @@ class Results:
         """Sum up what there is so far."""
         names = [name for name in self._options.configs if name in self._trained or name in self._wrote]
         return BenchReport(
-            machine=self.machine,
+            machine=self.survey.machine if self.survey else None,
             rounds=self._options.rounds,
             seconds=self._options.seconds,
             import_torch_s=Spread.of(self.imports_s),
@@ -68,7 +68,7 @@ class Results:
             matrix_share=Spread.of(shares),
             mfu=Spread.of([each.mfu for each in trained if each.mfu is not None]),
             peak_bytes=max((each.peak_bytes for each in trained), default=None),
-            estimated_bytes=trained[-1].estimated_bytes if trained else None,
+            estimated_bytes=self.survey.needed_bytes[name] if self.survey else None,
             generation_tokens_per_s=Spread.of([each.tokens_per_s for each in wrote]),
             first_token_s=Spread.of([each.first_token_s for each in wrote]),
         )

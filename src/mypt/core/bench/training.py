@@ -5,11 +5,10 @@ from contextlib import closing
 import numpy as np
 
 from mypt.core.bench.machine import matrix_flops_per_s, median_step_s, peak_bytes
-from mypt.core.bench.room import require_room
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import MemoryShard, TokenStream
 from mypt.core.device import Device, choose_device, deterministic
-from mypt.core.train.memory import clear_shortage, predicted_bytes
+from mypt.core.train.memory import clear_shortage
 from mypt.core.train.start import Origin, begin
 from mypt.records.bench import Job, TrainingFigures
 from mypt.records.budget import flops_utilization, training_flops_per_token
@@ -26,12 +25,10 @@ def training_figures(job: Job) -> TrainingFigures:
     """Do steps for some seconds.
 
     Raises:
-        MemoryShortageError: when they do not fit, by the estimate or in fact.
+        MemoryShortageError: when they do not fit.
     """
     config = job.config
     device = choose_device(config.training.device, config.training.precision, config.model.n_embd)
-    estimated_bytes = predicted_bytes(config, device, config.training.sequences_at_once)
-    require_room(estimated_bytes, device)
     with deterministic(), clear_shortage(config, device):
         tokens_per_s = _tokens_per_s(config, device, job.seconds)
         peak = peak_bytes(device)  # before the matrices below
@@ -43,7 +40,6 @@ def training_figures(job: Job) -> TrainingFigures:
         precision=device.precision,
         matrix_flops_per_s=rate,
         mfu=flops_utilization(training_flops_per_token(config.model), tokens_per_s, known_peak),
-        estimated_bytes=estimated_bytes,
     )
 
 

@@ -14,7 +14,7 @@ from mypt.core.bench.children import ask
 from mypt.core.bench.peers import Peer, has_shape, peers_on, require_checkout
 from mypt.core.bench.results import Results
 from mypt.core.bench.startup import first_step_s, import_torch_s
-from mypt.errors import MyptError
+from mypt.errors import MemoryShortageError, MyptError
 from mypt.events import BenchStarted, Event, LeftOut, Measured, Warned
 from mypt.records.base import Record
 from mypt.records.bench import (
@@ -23,11 +23,12 @@ from mypt.records.bench import (
     GenerationFigures,
     Job,
     MachineFacts,
+    Survey,
     TrainingFigures,
 )
 from mypt.records.budget import training_flops_per_token
 from mypt.records.run import RunConfig
-from mypt.units import human_duration, several
+from mypt.units import human_bytes, human_duration, several
 
 _LIKELY_SHARE = 0.5
 """Of the matrix rate that steps reach, where nothing is known yet."""
@@ -67,9 +68,10 @@ class Bench:
         options = self._options
         yield from _warn_of_others()
         training = RunConfig().training.model_copy(update={"device": options.device, "precision": options.precision})
-        job = Job(task="machine", config=RunConfig(training=training), seconds=options.seconds)
-        machine = self._results.machine = MachineFacts.model_validate(ask(job))
-        configs = yield from self._chosen(machine)
+        config, seconds = RunConfig(training=training), options.seconds
+        survey = Survey.model_validate(ask(Job(task="survey", config=config, configs=options.configs, seconds=seconds)))
+        self._results.survey, machine = survey, survey.machine
+        configs = yield from self._chosen(survey)
         rows = list(self._rows(configs, machine))
         rate = machine.matrix_flops_per_s
         yield BenchStarted(machine.device, machine.precision, rate, tuple(configs), options.rounds)
@@ -86,16 +88,28 @@ class Bench:
         """Sum up what was measured so far."""
         return self._results.report()
 
-    def _chosen(self, machine: MachineFacts) -> Generator[Event, None, dict[str, RunConfig]]:
+    def _chosen(self, survey: Survey) -> Generator[Event, None, dict[str, RunConfig]]:
+        """What fits, and of presets that nobody named what does not take long.
+
+        Raises:
+            MemoryShortageError: when that is nothing.
+        """
+        rate = survey.machine.matrix_flops_per_s * _LIKELY_SHARE
         chosen: dict[str, RunConfig] = {}
         for name, config in self._options.configs.items():
             tokens = config.training.batch_size * config.model.block_size
-            likely_s = training_flops_per_token(config.model) * tokens / (machine.matrix_flops_per_s * _LIKELY_SHARE)
-            if self._options.choose and chosen and likely_s > _LONGEST_STEP_S:
+            likely_s = training_flops_per_token(config.model) * tokens / rate
+            needed, free = survey.needed_bytes[name], survey.free_bytes
+            if free is not None and needed > free:
+                why = f"needs {human_bytes(needed)} by the estimate, {human_bytes(free)} are free"
+                yield self._left_out(name, why)
+            elif self._options.choose and chosen and likely_s > _LONGEST_STEP_S:
                 why = f"a step would take about {human_duration(likely_s)} here; name it to measure it"
                 yield self._left_out(name, why)
             else:
                 chosen[name] = config
+        if not chosen:
+            raise MemoryShortageError("none of them fits into the memory", hint="Try a smaller --batch-size.")
         return chosen
 
     def _rows(self, configs: dict[str, RunConfig], machine: MachineFacts) -> Iterator[Row]:

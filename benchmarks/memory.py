@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mypt.core.bench.machine import peak_bytes
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.run import train
 from mypt.events import RunPlanned
@@ -42,18 +43,6 @@ def main(name: str, batch_size: int, dropout: float) -> None:
     row = {"preset": name, "batch_size": batch_size, "dropout": dropout, "measured_bytes": measured_bytes}
     row |= {"estimated_bytes": estimated_bytes, "ratio": round(estimated_bytes / measured_bytes, 3)}
     print(json.dumps(row))
-
-
-def peak_bytes() -> int:
-    """The largest resident size so far; Linux counts a parent's too elsewhere, so its own words are taken."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    # macOS counts in bytes, others in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

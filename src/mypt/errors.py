@@ -12,6 +12,7 @@ MyptError                 1   anything that went wrong and is not below
 Every error is one message: what happened and where (`message`), and what to do (`hint`).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -66,3 +67,11 @@ class LockedError(MyptError):
     """Another process works on this model or dataset."""
 
     exit_code = 75
+
+
+def retold(message: Mapping[str, str]) -> Exception:
+    """The error that a process of ours told another one: its kind as `error`, its `message` and its `hint`."""
+    kind = globals().get(message["error"])
+    if isinstance(kind, type) and issubclass(kind, MyptError):
+        return kind(message["message"], hint=message["hint"])
+    return RuntimeError(f"{message['error']}: {message['message']}")

@@ -4,8 +4,11 @@ Frozen values of plain types only, so that an event prints as one JSON line (`as
 """
 
 import json
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +153,17 @@ class RunPlanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepDone(Event):
-    """One optimizer update. `tokens_per_s` covers the steps since the last StepDone."""
+    """One optimizer update. `tokens_per_s` covers the steps since the last StepDone, and so does `mfu`.
+
+    `mfu` is the share of the device's peak that the model needs; None where the peak is not known.
+    """
 
     event = "step"
     step: int
     loss: float
     learning_rate: float
     tokens_per_s: float
+    mfu: float | None
     tokens_seen: int
     elapsed_s: float
     eta_s: float
@@ -205,7 +212,8 @@ class Saved(Event):
 class Finished(Event):
     """The run ended: `reason` is 'completed', 'stopped', 'no improvement' or 'already complete'.
 
-    `stalled_s` of `elapsed_s` training stood still for saves.
+    `stalled_s` of `elapsed_s` training stood still for saves on the way; `mfu` goes with `tokens_per_s`; `spent_s` are
+    the seconds of each part of the run, which add up to `elapsed_s`.
     """
 
     event = "finished"
@@ -214,8 +222,10 @@ class Finished(Event):
     val_loss: float | None
     bits_per_byte: float | None
     tokens_per_s: float
+    mfu: float | None
     elapsed_s: float
     stalled_s: float
+    spent_s: dict[str, float]
     reason: str
     path: str
 
@@ -329,3 +339,44 @@ class DatasetCompressed(Event):
     raw_bytes: int
     packed_bytes: int
     elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BenchStarted(Event):
+    """The machine was looked at: FLOP/s of a large matrix product, and the presets to be measured."""
+
+    event = "bench_started"
+    device: str
+    precision: str
+    matrix_flops_per_s: float
+    presets: tuple[str, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Event):
+    """One child process has measured one row: 'start', 'training', 'generation', or what is compared with."""
+
+    event = "measured"
+    round: int
+    preset: str
+    what: str
+    figures: dict[str, float | str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut(Event):
+    """Something is not measured."""
+
+    event = "left_out"
+    name: str
+    why: str
+
+
+def result_of(work: Generator[Event, None, T]) -> T:
+    """Do the work without telling of it, and give what it ends with."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value

@@ -22,6 +22,7 @@ COMMANDS = [
     "import-dataset",
     "verify",
     "compress",
+    "bench",
 ]
 
 

@@ -14,6 +14,7 @@ import typer
 
 from mypt import __version__
 from mypt.cli import (
+    bench,
     compress,
     configs,
     convert,
@@ -63,6 +64,7 @@ app.command("inspect", rich_help_panel=_LOOK)(inspect.inspect)
 app.command("verify", rich_help_panel=_LOOK)(verify.verify)
 app.command("params", rich_help_panel=_LOOK)(params.params)
 app.command("configs", rich_help_panel=_LOOK)(configs.configs)
+app.command("bench", rich_help_panel=_LOOK)(bench.bench)
 
 
 @app.callback(invoke_without_command=True)

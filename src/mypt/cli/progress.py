@@ -1,7 +1,7 @@
 """How long work looks: training and preparation, live on a terminal, as plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
@@ -37,6 +37,14 @@ from mypt.units import human_bytes, human_count, human_duration, sparkline
 _PLAIN_LINE_S = 1.0
 _KEPT_LOSSES = 4096
 _BAR_WIDTH = 48
+_SMALLEST_SHARE = 0.0005
+_PARTS = {
+    "steps": "steps",
+    "batches": "waiting for batches",
+    "evaluation": "evaluation",
+    "saving": "saving",
+    "logging": "logging",
+}
 _ENDS = {"completed": "Done", "no improvement": "Ended early, for want of better evaluations,"}
 
 
@@ -196,8 +204,9 @@ class TrainingView:
         if event.val_loss is not None and event.bits_per_byte is not None:
             losses += f", val {event.val_loss:.4f} ({event.bits_per_byte:.3f} bits/byte)"
         verb = _ENDS.get(event.reason, "Saved")
-        speed = f"{human_count(event.tokens_per_s)} tokens/s, {human_duration(event.elapsed_s)}"
+        speed = f"{human_count(event.tokens_per_s)} tokens/s{_mfu(event.mfu)}, {human_duration(event.elapsed_s)}"
         self.say((verb, "bold"), f" at step {event.step:,}: {losses}, {speed}. Model: {event.path}")
+        self.say((f"Time: {_shares(event.spent_s)}", "dim"))
 
     def _label(self, step: int) -> str:
         total = self._plan.max_iters if self._plan else step
@@ -234,5 +243,19 @@ def header(plan: RunPlanned) -> Table:
     return grid
 
 
+def _shares(spent_s: Mapping[str, float]) -> str:
+    """What the run's time went to, steps first; parts too small to show are with the other ones."""
+    total_s = sum(spent_s.values()) or 1.0
+    shares = {_PARTS[part]: seconds / total_s for part, seconds in spent_s.items() if part in _PARTS}
+    shown = [f"{share:.1%} {name}" for name, share in shares.items() if share >= _SMALLEST_SHARE]
+    rest = 1 - sum(share for share in shares.values() if share >= _SMALLEST_SHARE)
+    return ", ".join([*shown, f"{max(rest, 0.0):.1%} other"])
+
+
 def _metrics(event: StepDone) -> str:
-    return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {human_count(event.tokens_per_s)} tokens/s"
+    speed = f"{human_count(event.tokens_per_s)} tokens/s{_mfu(event.mfu)}"
+    return f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {speed}"
+
+
+def _mfu(share: float | None) -> str:
+    return "" if share is None else f" ({share:.1%} MFU)"

@@ -35,10 +35,15 @@ class Device:
         return torch.device(self.kind, self.index) if self.index is not None else torch.device(self.kind)
 
     @property
+    def name(self) -> str:
+        """The device as its driver names it, 'NVIDIA H200'; 'cpu' and 'mps' have no name of their own."""
+        return torch.cuda.get_device_name(self.torch) if self.kind == "cuda" else self.kind
+
+    @property
     def label(self) -> str:
         """Human name: 'cpu (2 threads)', 'cuda: NVIDIA H200'."""
         if self.kind == "cuda":
-            return f"cuda: {torch.cuda.get_device_name(self.torch)}"
+            return f"cuda: {self.name}"
         threads = torch.get_num_threads()
         return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
 

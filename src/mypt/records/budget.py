@@ -158,6 +158,17 @@ def kv_cache_bytes(model: ModelConfig, batch_size: int = 1) -> int:
     return 2 * model.n_layer * batch_size * model.block_size * model.kv_width * _FP32
 
 
+def flops_utilization(flops_per_token: float, tokens_per_s: float, peak_flops: float | None) -> float | None:
+    """Model FLOPs utilization, MFU (Chowdhery et al., 2022, appendix B): the share of the peak that the model needs.
+
+    Args:
+        flops_per_token: as `training_flops_per_token` counts them; what is computed twice counts once.
+        tokens_per_s: of training.
+        peak_flops: FLOP/s of all devices; None where that is not known, and then so is the share.
+    """
+    return None if peak_flops is None else flops_per_token * tokens_per_s / peak_flops
+
+
 def training_flops_per_token(model: ModelConfig) -> int:
     """FLOPs of forward and backward per token: 6 N + 12 L C T.
 

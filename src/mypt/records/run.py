@@ -49,8 +49,8 @@ class TrainingConfig(Record, frozen=True):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW first-moment decay.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW second-moment decay.")
     grad_clip: float = Field(1.0, ge=0, le=1e6, description="Largest gradient norm; 0 switches it off.")
-    eval_interval: int = Field(100, ge=1, le=1_000_000_000, description="Steps between evaluations.")
-    eval_iters: int = Field(20, ge=1, le=1_000_000, description="Validation batches per evaluation.")
+    eval_interval: int = Field(250, ge=1, le=1_000_000_000, description="Steps between evaluations.")
+    eval_iters: int = Field(10, ge=1, le=1_000_000, description="Validation batches per evaluation.")
     patience: int | None = Field(
         None, ge=1, le=1_000_000, description="End after this many evaluations without a better validation loss."
     )

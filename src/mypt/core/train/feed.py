@@ -5,6 +5,7 @@ where they are copied beside the device's work. Batches are functions of their p
 thread changes nothing but the time.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -24,6 +25,8 @@ class Feed:
         self._device = device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mypt-feed")
         self._ahead: tuple[int, int, Future[Tensors]] | None = None
+        self.waited_s = 0.0
+        """How long `take` took, all its calls together. A GPU may still have been at work on steps before."""
 
     def take(self, position: int, count: int) -> Tensors:
         """Give windows position .. position + count - 1, and begin with the ones after them.
@@ -31,6 +34,17 @@ class Feed:
         Raises:
             DataError: when they cannot be read, now or a step ago.
         """
+        started_s = time.monotonic()
+        try:
+            return self._take(position, count)
+        finally:
+            self.waited_s += time.monotonic() - started_s
+
+    def close(self) -> None:
+        """End the thread; the batch it is at is dropped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, position: int, count: int) -> Tensors:
         if self._ahead is None or self._ahead[:2] != (position, count):
             self._begin(position, count)
         assert self._ahead is not None, "just begun"
@@ -38,10 +52,6 @@ class Feed:
         ready = made.result()
         self._begin(position + count, count)
         return to_device(ready, self._device)
-
-    def close(self) -> None:
-        """End the thread; the batch it is at is dropped."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, position: int, count: int) -> None:
         self._ahead = (position, count, self._thread.submit(self._make, position, count))

@@ -5,6 +5,7 @@ Whatever ends the run, the current step is saved first, as long as its numbers a
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.cadence import Cadence
@@ -17,6 +18,8 @@ from mypt.core.train.session import Session, Vitals
 from mypt.core.train.skips import skipped, too_many_skips
 from mypt.errors import CheckpointError, DivergedError, MyptError
 from mypt.events import Evaluated, Event, Finished, StepDone, Warned
+from mypt.records.budget import flops_utilization, training_flops_per_token
+from mypt.records.peaks import peak_flops
 
 
 class Loop:
@@ -37,15 +40,22 @@ class Loop:
         self._saver = Saver(directory, self._training, session.device, log, beside=beside, newest_step=step)
         self._best_at: int | None = None
         """The step in this process whose evaluation was the best so far."""
+        self._peak_flops = peak_flops(session.device.name, session.device.precision)
         self._warned_of_parting = False
         self._warned_of_log = False
 
     def run(self) -> Generator[Event, None, None]:
-        """Train to the end.
+        """Train to the end. What whoever is told of an event does meanwhile is no time of a step.
 
         Raises:
             MyptError: one of its kinds; the last sound step is saved before.
         """
+        with closing(self._run()) as events:
+            for event in events:
+                with self._meter.spending("logging"):
+                    yield event
+
+    def _run(self) -> Generator[Event, None, None]:
         first_step = self._session.progress.step
         try:
             # A run that was closed between a step and its evaluation owes this one.
@@ -64,7 +74,8 @@ class Loop:
             yield from list(self._save_last())  # saved before it is told: whoever is told may close the run
             raise
         finally:
-            self._saver.close()
+            with self._meter.spending("saving"):
+                self._saver.close()
         if reason == "completed" and self._session.progress.step == first_step:
             reason = "already complete"
         yield self._finished(reason)
@@ -79,13 +90,16 @@ class Loop:
 
     def _step(self) -> Iterator[Event]:
         session, training = self._session, self._training
-        yield from in_memory(session, session.train_step)
-        self._meter.step()
+        waited_s = session.waited_s
+        with self._meter.spending("steps"):
+            yield from in_memory(session, session.train_step)
+        self._meter.step(session.waited_s - waited_s)
         step = session.progress.step
         if step % training.log_interval == 0 or step in {1, training.max_iters}:
             yield from self._read(is_logged=True)
         yield from self._evaluate_if_due()
-        yield from self._saver.poll()
+        with self._meter.spending("saving"):
+            yield from self._saver.poll()
         now_s = time.monotonic()
         if step < training.max_iters and self._cadence.due(step, now_s, is_best=self._best_at == step):
             yield from self._save()
@@ -99,9 +113,9 @@ class Loop:
         if progress.val_step == progress.applied_step:
             return  # these weights were evaluated
         started_s = time.monotonic()
-        result = yield from in_memory(session, lambda: session.evaluate(self._stop))
+        with self._meter.spending("evaluation"):
+            result = yield from in_memory(session, lambda: session.evaluate(self._stop))
         elapsed_s = time.monotonic() - started_s
-        self._meter.resume()
         if result is None:
             return  # stopped on the way; who goes on begins with it
         if progress.is_best:
@@ -123,9 +137,8 @@ class Loop:
         Raises:
             DivergedError: when more steps were left out than may be.
         """
-        read = self._session.read()
-        if read:
-            self._meter.settle()
+        with self._meter.spending("steps"):
+            read = self._session.read()
         left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_sound]
         told: list[Event] = [*left_out]
         if is_logged and read and read[-1].is_sound:
@@ -135,31 +148,37 @@ class Loop:
             raise too_many_skips(left_out[-1], self._session)
 
     def _step_done(self, vitals: Vitals) -> StepDone:
+        tokens_per_s = self._meter.lap_tokens_per_s()
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
             learning_rate=learning_rate(self._training.learning_rate, vitals.step - 1, self._training),
-            tokens_per_s=self._meter.lap_tokens_per_s(),
+            tokens_per_s=tokens_per_s,
+            mfu=self._mfu(tokens_per_s),
             tokens_seen=self._session.tokens_seen,
             elapsed_s=self._meter.elapsed_s,
             eta_s=self._meter.eta_s(self._training.max_iters - vitals.step),
         )
+
+    def _mfu(self, tokens_per_s: float) -> float | None:
+        return flops_utilization(training_flops_per_token(self._session.config.model), tokens_per_s, self._peak_flops)
 
     def _save(self) -> Iterator[Event]:
         """Begin to write the current state, beside the steps that follow."""
         yield from self._read()
         if self._session.progress.applied_step == self._saver.newest_step:
             return  # nothing was applied since
-        yield from self._changed_text()
-        yield from self._saver.begin(self._session.contents(self._directory.name))
+        with self._meter.spending("saving"):
+            yield from self._changed_text()
+            yield from self._saver.begin(self._session.contents(self._directory.name))
         self._cadence.saved(time.monotonic(), self._saver.stall_s)
-        self._meter.resume()
 
     def _save_last(self) -> Iterator[Event]:
         yield from self._read()  # what is no number any more must not be saved
-        yield from self._changed_text()
-        if self._session.progress.applied_step:
-            yield from self._saver.save_now(self._session.contents(self._directory.name))
+        with self._meter.spending("saving"):
+            yield from self._changed_text()
+            if self._session.progress.applied_step:
+                yield from self._saver.save_now(self._session.contents(self._directory.name))
 
     def _changed_text(self) -> Iterator[Warned]:
         note = self._session.corpus.change_note()
@@ -174,8 +193,9 @@ class Loop:
         """
         warning: Warned | None = None
         try:
-            for event in events:
-                self._log.append(event)
+            with self._meter.spending("logging"):
+                for event in events:
+                    self._log.append(event)
         except OSError as problem:
             message = f"{problem.filename}: cannot write it ({problem.strerror or problem})"
             if self._training.on_save_error == "stop":
@@ -188,15 +208,17 @@ class Loop:
             yield warning
 
     def _finished(self, reason: str) -> Finished:
-        progress = self._session.progress
+        progress, spent_s = self._session.progress, self._meter.spent_s()
         return Finished(
             step=progress.step,
             loss=progress.loss,
             val_loss=progress.val.loss if progress.val else None,
             bits_per_byte=progress.val.bits_per_byte if progress.val else None,
             tokens_per_s=self._meter.tokens_per_s,
-            elapsed_s=self._meter.elapsed_s,
+            mfu=self._mfu(self._meter.tokens_per_s),
+            elapsed_s=sum(spent_s.values()),
             stalled_s=self._saver.stalled_s,
+            spent_s={str(part): seconds for part, seconds in spent_s.items()},
             reason=reason,
             path=str(self._directory.path),
         )

@@ -1,10 +1,20 @@
-"""Speed and remaining time: true tokens over true seconds, evaluations and saves left out."""
+"""Where the seconds of a run go, and from that its speed and its remaining time.
 
-from collections.abc import Callable
+The clock always runs for one part; `spending` changes which. So the parts add up to the whole.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Literal
+
+Part = Literal["steps", "batches", "evaluation", "saving", "logging", "other"]
+"""`batches`: waiting for them. `logging`: writing to the log, and what whoever is told of an event makes of it."""
+
+PARTS: tuple[Part, ...] = ("steps", "batches", "evaluation", "saving", "logging", "other")
 
 
 class Meter:
-    """Counts tokens and the seconds spent on steps alone.
+    """Counts steps, and the seconds of each part of a run.
 
     Args:
         tokens_per_step: tokens one optimizer update consumes.
@@ -14,28 +24,28 @@ class Meter:
     def __init__(self, tokens_per_step: int, clock_s: Callable[[], float]) -> None:
         self._tokens_per_step = tokens_per_step
         self._clock_s = clock_s
-        self._started_s = clock_s()
-        self._resumed_s = self._started_s
+        self._started_s = self._since_s = clock_s()
+        self._part: Part = "other"
+        self._spent_s = dict.fromkeys(PARTS, 0.0)
         self._steps = 0
-        self._stepping_s = 0.0
         self._lap = (0, 0.0)
 
-    def step(self) -> None:
-        """Count one finished update."""
-        now_s = self._clock_s()
+    @contextmanager
+    def spending(self, part: Part) -> Generator[None]:
+        """Count the seconds inside for a part; what is inside may have parts of its own."""
+        outer, _ = self._part, self._turn_to(part)
+        try:
+            yield
+        finally:
+            self._turn_to(outer)
+
+    def step(self, waited_s: float) -> None:
+        """Count one finished update; for `waited_s` of the seconds spent on it its batch was not there."""
         self._steps += 1
-        self._stepping_s += now_s - self._resumed_s
-        self._resumed_s = now_s
-
-    def settle(self) -> None:
-        """Add the seconds until now to the steps already counted: a device was still at work on them."""
-        now_s = self._clock_s()
-        self._stepping_s += now_s - self._resumed_s
-        self._resumed_s = now_s
-
-    def resume(self) -> None:
-        """Leave out the seconds since the last update: they went to evaluating or saving."""
-        self._resumed_s = self._clock_s()
+        # Two clocks were read: no part may become negative by their last digits.
+        waited_s = min(waited_s, self._spent_s["steps"])
+        self._spent_s["steps"] -= waited_s
+        self._spent_s["batches"] += waited_s
 
     def lap_tokens_per_s(self) -> float:
         """Speed since the last call of this method."""
@@ -45,17 +55,31 @@ class Meter:
 
     @property
     def tokens_per_s(self) -> float:
-        """Speed over all updates of this process."""
+        """True tokens over true seconds, waiting for batches included and all other parts left out."""
         return self._rate(self._steps, self._stepping_s)
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the start, evaluations and saves included."""
+        """Seconds since the start, of all parts."""
         return self._clock_s() - self._started_s
 
+    def spent_s(self) -> dict[Part, float]:
+        """Seconds of each part so far."""
+        self._turn_to(self._part)
+        return dict(self._spent_s)
+
     def eta_s(self, remaining_steps: int) -> float:
-        """Seconds left at the pace so far, evaluations and saves included."""
+        """Seconds left at the pace so far, all parts included."""
         return self.elapsed_s / self._steps * remaining_steps if self._steps else 0.0
+
+    @property
+    def _stepping_s(self) -> float:
+        return self._spent_s["steps"] + self._spent_s["batches"]
+
+    def _turn_to(self, part: Part) -> None:
+        now_s = self._clock_s()
+        self._spent_s[self._part] += now_s - self._since_s
+        self._part, self._since_s = part, now_s
 
     def _rate(self, steps: int, seconds: float) -> float:
         return steps * self._tokens_per_step / seconds if seconds > 0 else 0.0

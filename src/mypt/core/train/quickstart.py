@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.data.corpus import Corpus, read_corpus
+from mypt.core.data.corpus import read_corpus
 from mypt.core.device import Device
 from mypt.core.generate.loaded import load_model
 from mypt.core.train.pace import seconds_per_step
 from mypt.core.train.run import train
 from mypt.core.train.start import Origin, begin, run_device
 from mypt.durable import write_text
-from mypt.events import Event, Finished, Noted
+from mypt.events import Event, Finished, Noted, result_of
 from mypt.records.model import ModelConfig
 from mypt.records.run import DataConfig, RunConfig, TrainingConfig
 from mypt.records.sampling import SamplingConfig
@@ -150,16 +150,7 @@ def _read_source(path: Path) -> str:
 
 
 def _seconds_per_step(config: RunConfig, device: Device, duration_s: float) -> float:
-    corpus = _quietly(read_corpus(config.data))
+    corpus = result_of(read_corpus(config.data))  # the run itself will tell of it
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
     with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:
         return seconds_per_step(throw_away, duration_s)
-
-
-def _quietly(work: Generator[Event, None, Corpus]) -> Corpus:
-    """Do the work without telling of it: the run itself will."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

@@ -117,6 +117,11 @@ class Session:
         """Windows one evaluation reads; 0 where there is no validation split."""
         return 0 if self._val_windows is None else len(self._val_windows)
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds that all steps together waited for their batches."""
+        return self._feed.waited_s
+
     def train_step(self) -> None:
         """Do one optimizer update. Where loss or gradient is no number, nothing is changed by it.
 

@@ -19,10 +19,9 @@ from threading import Thread
 from typing import Any
 
 import mypt
-from mypt import errors
 from mypt.core.data.prepare.jobs import Job, JobProgress, run_job
 from mypt.core.data.prepare.workspace import Workspace
-from mypt.errors import DataError, MyptError
+from mypt.errors import DataError, retold
 from mypt.events import Warned
 
 _MOST_DEATHS = 3
@@ -56,7 +55,7 @@ def run_in_processes(workspace: Workspace, jobs: Sequence[Job], workers: int) ->
                 crew.remove(worker)
                 yield from _mourn(worker, todo, deaths)
             elif "error" in message:
-                raise _as_error(message)
+                raise retold(message)
             else:
                 yield JobProgress(worker.job, message["read_bytes"], message["tokens"], done=message["done"])
                 if message["done"] and todo:
@@ -85,13 +84,6 @@ def _mourn(worker: "_Worker", todo: deque[Job], deaths: Counter[Job]) -> Iterato
         )
     todo.appendleft(worker.job)
     yield Warned(f"a worker died ({how}); another one does its work again")
-
-
-def _as_error(message: dict[str, Any]) -> Exception:
-    kind = getattr(errors, message["error"], None)
-    if isinstance(kind, type) and issubclass(kind, MyptError):
-        return kind(message["message"], hint=message["hint"])
-    return RuntimeError(f"{message['error']}: {message['message']}")
 
 
 @contextmanager

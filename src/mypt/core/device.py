@@ -97,7 +97,7 @@ def computes_bf16(device: torch.device) -> bool | None:
     return False
 
 
-_RUNS: list[bool] = []
+_RUNS: list[int] = []
 """What torch's setting was before each run of this process that goes on now."""
 
 
@@ -105,9 +105,10 @@ _RUNS: list[bool] = []
 def deterministic() -> Generator[None]:
     """Only kernels that give the same bits every time. Enter it before the first CUDA work."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    _RUNS.append(torch.are_deterministic_algorithms_enabled())
-    # Not as warnings only: attention's backward pass takes its exact path only when it must.
-    torch.use_deterministic_algorithms(mode=True)
+    _RUNS.append(torch.get_deterministic_debug_mode())
+    # Not as warnings only: attention's backward pass takes its exact path only when it must. torch's other function
+    # for it would load the compiler, which takes as long as loading torch.
+    torch.set_deterministic_debug_mode("error")
     # It would also fill every fresh tensor with NaN, to expose reads of unset memory: pure cost.
     # pyrefly: ignore [missing-attribute] - torch makes it a property of the module at run time
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -115,7 +116,7 @@ def deterministic() -> Generator[None]:
         yield
     finally:
         # Runs may overlap: the last one to end gives back what was before the first.
-        torch.use_deterministic_algorithms(mode=_RUNS.pop())
+        torch.set_deterministic_debug_mode(_RUNS.pop())
 
 
 def _parse(name: str) -> tuple[Kind, int | None]:

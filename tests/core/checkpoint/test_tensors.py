@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mypt.core.checkpoint.snapshot import moments_of, parameter_names, weights_of
-from mypt.core.checkpoint.tensors import TensorFile, build_with, is_finite, load_optimizer, load_weights
+from mypt.core.checkpoint.tensors import TensorFile, build_with, is_finite, load_moments, load_weights
 from mypt.core.model.gpt import GPT
+from mypt.core.train.adamw import AdamW
+from mypt.core.train.muon import Muon
 from mypt.core.train.optimizer import build_optimizer
 from mypt.durable import write_new
 from mypt.errors import CheckpointError, DivergedError
@@ -116,7 +118,7 @@ def test_weights_that_no_training_here_writes_are_refused_by_name(tmp_path: Path
     assert str(path) in caught.value.message
 
 
-def trained(optimizer_name: str = "adamw") -> tuple[GPT, torch.optim.Optimizer]:
+def trained(optimizer_name: str = "adamw") -> tuple[GPT, AdamW | Muon]:
     model = GPT(CONFIG)
     optimizer = build_optimizer(model, TrainingConfig.model_validate({"optimizer": optimizer_name}))
     model.loss(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)).backward()
@@ -127,13 +129,13 @@ def trained(optimizer_name: str = "adamw") -> tuple[GPT, torch.optim.Optimizer]:
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_an_optimizers_memory_comes_back_bit_for_bit(tmp_path: Path, name: str) -> None:
     model, optimizer = trained(name)
-    moments = moments_of(optimizer, parameter_names(model))
+    moments = moments_of(optimizer.state, parameter_names(model))
     write_new(tmp_path / "o", TensorFile(moments).chunks())
     other = build_with(CONFIG, weights_of(model), tmp_path)
     fresh = build_optimizer(other, TrainingConfig.model_validate({"optimizer": name}))
     fresh.make_moments()
-    load_optimizer(fresh, parameter_names(other), tmp_path / "o")
-    assert_same(moments_of(fresh, parameter_names(other)), moments)
+    load_moments(fresh.state, parameter_names(other), tmp_path / "o")
+    assert_same(moments_of(fresh.state, parameter_names(other)), moments)
 
 
 NORM = "final_norm__weight/"
@@ -153,14 +155,14 @@ def test_an_optimizers_memory_that_does_not_fit_is_refused_by_name(tmp_path: Pat
     change, message = WRONG_MOMENTS[fault]
     model, optimizer = trained()
     names = parameter_names(model)
-    save_file(change(moments_of(optimizer, names)), tmp_path / "o")
+    save_file(change(moments_of(optimizer.state, names)), tmp_path / "o")
     with pytest.raises(CheckpointError, match=message):
-        load_optimizer(optimizer, names, tmp_path / "o")
+        load_moments(optimizer.state, names, tmp_path / "o")
 
 
 def test_the_memory_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     model, optimizer = trained("muon")
-    save_file(moments_of(optimizer, parameter_names(model)), tmp_path / "o")
+    save_file(moments_of(optimizer.state, parameter_names(model)), tmp_path / "o")
     model, optimizer = trained("adamw")
     with pytest.raises(CheckpointError, match="does not fit the architecture"):
-        load_optimizer(optimizer, parameter_names(model), tmp_path / "o")
+        load_moments(optimizer.state, parameter_names(model), tmp_path / "o")

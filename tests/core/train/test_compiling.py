@@ -1,9 +1,12 @@
 """Compiled steps compute what the written ones do, and a run that compiles says so."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,17 @@ from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
 NO_COMPILER = "/nowhere/g++"
+
+LOADED_BY_A_RUN = """
+import sys
+from pathlib import Path
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.train.run import train
+from mypt.records.run import RunConfig
+for _ in train(RunConfig.read(Path(sys.argv[1])), ModelDirectory(Path(sys.argv[2]), "model")):
+    pass
+print("torch._dynamo" in sys.modules, "torch._inductor" in sys.modules)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +106,20 @@ def test_a_short_run_is_neither_compiled_nor_tried(tiny_run: RunConfig, director
     assert directory.states()[0].training().versions["compiled"] == "no"
 
 
+def test_a_run_that_is_not_compiled_loads_no_compiler(tiny_run: RunConfig, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for optimizer in ("adamw", "muon"):
+        config.write_text(with_training(tiny_run, max_iters=2, optimizer=optimizer).as_json())
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED_BY_A_RUN, str(config), str(tmp_path / optimizer)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert done.stdout.split() == ["False", "False"], optimizer
+
+
 def test_a_long_run_tries_both_and_keeps_what_it_found(
     tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,13 +137,12 @@ def test_a_long_run_tries_both_and_keeps_what_it_found(
 
 
 def test_without_a_compiler_a_run_that_must_not_compile_is_refused_and_any_other_goes_on(
-    tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+    tiny_run: RunConfig, directory: ModelDirectory
 ) -> None:
     run = with_training(tiny_run, max_iters=2)
     list(train(with_training(run, compile="on"), directory))
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (NO_COMPILER,))
-    with torch._inductor.utils.fresh_cache():
+    with torch._inductor.config.patch({"cpp.cxx": (NO_COMPILER,)}), torch._inductor.utils.fresh_cache():
         with pytest.raises(UsageError, match="cannot compile") as refused:
             list(train(with_training(run, compile="on"), ModelDirectory(directory.path.parent, "other")))
         assert "C++ compiler" in str(refused.value.hint)

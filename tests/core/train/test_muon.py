@@ -9,7 +9,7 @@ from torch import Tensor
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.core.train import muon
-from mypt.core.train.adamw import AdamW
+from mypt.core.train.adamw import AdamW, Group
 from mypt.core.train.muon import Muon
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.orthogonal import orthogonalized
@@ -35,7 +35,7 @@ def with_gradients(model: GPT, seed: int) -> GPT:
     return model
 
 
-def bits(model: GPT, optimizer: torch.optim.Optimizer) -> list[bytes]:
+def bits(model: GPT, optimizer: AdamW | Muon) -> list[bytes]:
     moments = [value for memory in optimizer.state.values() for value in memory.values()]
     return [tensor.detach().numpy().tobytes() for tensor in (*model.parameters(), *moments)]
 
@@ -125,7 +125,7 @@ def parts(name: str, tensor: Tensor | None) -> tuple[Tensor, ...]:
 def muon_of(row_sizes: Iterable[tuple[Tensor, tuple[int, ...]]]) -> Muon:
     vector = torch.nn.Parameter(torch.zeros(2))
     vector.grad = torch.ones(2)
-    return Muon(dict(row_sizes), AdamW([vector], fused=True), lr=0.1, weight_decay=0.1)
+    return Muon(dict(row_sizes), AdamW([Group([vector], 0.1)], beta1=0.9, beta2=0.95), peak_lr=0.1, weight_decay=0.1)
 
 
 def test_a_fused_projection_moves_as_its_parts_would_alone() -> None:
@@ -158,14 +158,14 @@ def test_how_many_matrices_share_a_product_does_not_matter(monkeypatch: pytest.M
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(family: str) -> None:
     model = model_of(family)
     optimizer = build_optimizer(model, CONFIG)
-    group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
-    assert len(group_of) == sum(len(group["params"]) for group in optimizer.param_groups)
+    group_of = {parameter: group for group in optimizer.groups for parameter in group.parameters}
+    assert len(group_of) == sum(len(group.parameters) for group in optimizer.groups)
     optimizer.make_moments()
     for name, parameter in model.named_parameters():
         is_matrix = name.startswith("blocks.") and parameter.dim() == 2
         assert (optimizer.state[parameter].keys() == {"momentum", "row_squares"}) == is_matrix, name
-        assert (group_of[parameter]["weight_decay"] == 0.2) == is_matrix, name
-        assert (group_of[parameter]["peak_lr"] == 0.03) == is_matrix, name
+        assert (group_of[parameter].weight_decay == 0.2) == is_matrix, name
+        assert (group_of[parameter].peak_lr == 0.03) == is_matrix, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

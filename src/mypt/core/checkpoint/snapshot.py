@@ -7,11 +7,10 @@ from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from mypt.core.checkpoint.state import CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, WEIGHT_FILES, State
 from mypt.core.checkpoint.store import ModelDirectory, no_such_model
-from mypt.core.checkpoint.tensors import TensorFile, load_weights
+from mypt.core.checkpoint.tensors import Memory, TensorFile, load_weights
 from mypt.core.model.gpt import GPT
 from mypt.durable import write_new
 from mypt.errors import CheckpointError
@@ -32,12 +31,10 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
 
-def moments_of(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+def moments_of(memory: Memory, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """An optimizer's memory as PARAMETER/KEY: the tensors themselves, no copies."""
     return {
-        f"{names[parameter]}/{key}": value.detach()
-        for parameter, memory in optimizer.state.items()
-        for key, value in memory.items()
+        f"{names[parameter]}/{key}": value.detach() for parameter, kept in memory.items() for key, value in kept.items()
     }
 
 

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from mypt.core.model.gpt import GPT
@@ -34,6 +33,9 @@ _TYPES = {
     torch.float64: "F64",
     torch.int64: "I64",
 }
+Memory = Mapping[Tensor, dict[str, Tensor]]
+"""What an optimizer keeps of each parameter."""
+
 _RANKS = {dtype: -rank for rank, dtype in enumerate(_TYPES)}
 
 
@@ -144,19 +146,20 @@ def load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot load it ({problem})") from None
 
 
-def load_optimizer(optimizer: Optimizer, names: Mapping[Tensor, str], path: Path) -> None:
+def load_moments(memory: Memory, names: Mapping[Tensor, str], path: Path) -> None:
     """Restore an optimizer's memory; it holds moments already, which say what is to be there.
 
     Raises:
         CheckpointError: when the file belongs to another model, or to another optimizer.
     """
     saved = load_tensors(path, torch.device("cpu"))
-    state = optimizer.state.items()
-    shapes = {f"{names[parameter]}/{key}": value.shape for parameter, memory in state for key, value in memory.items()}
+    shapes = {
+        f"{names[parameter]}/{key}": value.shape for parameter, kept in memory.items() for key, value in kept.items()
+    }
     _require_fit(path, saved, shapes)
-    for parameter, memory in state:
+    for parameter, kept in memory.items():
         # Where the optimizer's kernels want it: also a step count is on a device.
-        memory.update({key: saved[f"{names[parameter]}/{key}"].to(value.device) for key, value in memory.items()})
+        kept.update({key: saved[f"{names[parameter]}/{key}"].to(value.device) for key, value in kept.items()})
 
 
 def _require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:

@@ -18,7 +18,7 @@ def compile_blocks(model: GPT) -> None:
     # torch's own compiler looks there, at what one block hands to the next.
     warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
     for block in model.blocks:
-        block.compile(fullgraph=True, dynamic=False)
+        block.compile(fullgraph=True, dynamic=False, options={"deterministic": True})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mypt.core.train.adamw import AdamW
+from mypt.core.train.adamw import AdamW, Group
 from mypt.core.train.orthogonal import orthogonalized
 from mypt.records.budget import STACKED_NUMBERS
 
@@ -46,20 +46,18 @@ class Update(NamedTuple):
     """The running means, this step's rows included."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Muon for matrices, AdamW for the rest, as one optimizer with one memory.
 
     In a step where `found_inf` is 1 weights and moments stay as they are, and nothing waits for the device.
     """
-
-    found_inf: Tensor | None = None
 
     def __init__(
         self,
         row_sizes: Mapping[Tensor, Sequence[int]],
         others: AdamW,
         *,
-        lr: float,
+        peak_lr: float,
         weight_decay: float,
         product_dtype: torch.dtype | None = None,
     ) -> None:
@@ -68,22 +66,22 @@ class Muon(torch.optim.Optimizer):
         Args:
             row_sizes: each matrix parameter, with the rows of every matrix that it is made of.
             others: the optimizer of all other parameters; it becomes a part of this one.
-            lr: the peak of the matrices' learning rate.
+            peak_lr: of the matrices.
             weight_decay: the share by which a matrix shrinks at a learning rate of 1.
             product_dtype: what directions are computed in; the matrices' own type if not given.
         """
-        group = {"params": list(row_sizes), "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
-        super().__init__([group], {})
-        # The same groups and the same memory: a rate that is set here counts there.
+        self._matrices = Group(list(row_sizes), peak_lr, weight_decay)
         self._others = others
-        self.param_groups += others.param_groups
-        others.state = self.state
+        # The same groups and the same memory: a rate that is set here counts there.
+        self.groups = [self._matrices, *others.groups]
+        self.state = others.state
+        self.found_inf: Tensor | None = None
         self._stacks = _by_shape(row_sizes)
         self._product_dtype = product_dtype
 
     def make_moments(self) -> None:
         """Make the memory of all parameters."""
-        for parameter in self.param_groups[0]["params"]:
+        for parameter in self._matrices.parameters:
             if parameter not in self.state:
                 self.state[parameter] = {
                     "momentum": torch.zeros_like(parameter),
@@ -92,10 +90,8 @@ class Muon(torch.optim.Optimizer):
         self._others.make_moments()
 
     @torch.no_grad()
-    # pyrefly: ignore [bad-override] - torch also lets a caller pass the loss as a function
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """Move all parameters. All that takes memory comes before the first one moves."""
-        assert closure is None, "gradients are there already"
         self.make_moments()
         updates = [self._update(matrices) for matrices in self._stacks]
         self._others.found_inf = self.found_inf
@@ -123,15 +119,15 @@ class Muon(torch.optim.Optimizer):
 
     def _move(self, matrix: Matrix, direction_RC: Tensor, row_scales_R1: Tensor, row_squares_R1: Tensor) -> None:
         """Change one matrix and its moments. What is new is made in the memory of the gradient, which is done with."""
-        group = self.param_groups[0]
+        lr, weight_decay = self._matrices.lr, self._matrices.weight_decay
         weight, new = matrix.of(matrix.parameter), _gradient(matrix)
         momentum = self._kept(matrix, "momentum")
         self._put(new.lerp_(momentum, MOMENTUM), into=momentum)
         self._put(row_squares_R1, into=self._kept(matrix, "row_squares"))
         rows, columns = weight.shape
-        rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+        rate = lr * math.sqrt(max(1.0, rows / columns))
         new.copy_(direction_RC).mul_(row_scales_R1).mul_(-rate)
-        self._put(new.add_(weight, alpha=1 - group["lr"] * group["weight_decay"]), into=weight)
+        self._put(new.add_(weight, alpha=1 - lr * weight_decay), into=weight)
 
     def _put(self, new: Tensor, *, into: Tensor) -> None:
         if self.found_inf is None:

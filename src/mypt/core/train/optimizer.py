@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mypt.core.model.linear import FusedLinear
-from mypt.core.train.adamw import AdamW
+from mypt.core.train.adamw import AdamW, Group
 from mypt.core.train.muon import Muon
 from mypt.records.run import TrainingConfig
 
@@ -15,19 +15,19 @@ _EMBEDDING_SHARE, _HEAD_SHARE, _VECTOR_SHARE = 0.5, 0.1, 0.1
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig, precision: str = "fp32") -> AdamW | Muon:
-    """Build the optimizer of a run. Each of its groups knows the peak of its learning rate, `peak_lr`."""
+    """Build the optimizer of a run."""
     return _muon(model, config, precision) if config.optimizer == "muon" else _adamw(model, config)
 
 
 def _adamw(model: nn.Module, config: TrainingConfig) -> AdamW:
     """One group of matrices with weight decay, one of vectors (norms, biases) without."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = _trained(list(model.parameters()))
     matrices = [parameter for parameter in parameters if parameter.dim() > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
     return AdamW(
-        [_group(matrices, config.learning_rate, config.weight_decay), _group(vectors, config.learning_rate)],
-        betas=(config.beta1, config.beta2),
-        fused=True,
+        [Group(matrices, config.learning_rate, config.weight_decay), Group(vectors, config.learning_rate)],
+        beta1=config.beta1,
+        beta2=config.beta2,
     )
 
 
@@ -46,18 +46,17 @@ def _muon(model: nn.Module, config: TrainingConfig, precision: str) -> Muon:
     rate = config.learning_rate
     others = AdamW(
         [
-            _group(embeddings, rate * _EMBEDDING_SHARE),
-            _group(heads, rate * _HEAD_SHARE),
-            _group(vectors, rate * _VECTOR_SHARE),
+            Group(_trained(embeddings), rate * _EMBEDDING_SHARE),
+            Group(_trained(heads), rate * _HEAD_SHARE),
+            Group(_trained(vectors), rate * _VECTOR_SHARE),
         ],
-        betas=(config.beta1, config.beta2),
-        fused=True,
+        beta1=config.beta1,
+        beta2=config.beta2,
     )
     # Not in fp16: momenta are smaller than its numbers.
     dtype = torch.bfloat16 if precision == "bf16" else None
-    return Muon(row_sizes, others, lr=rate, weight_decay=config.weight_decay, product_dtype=dtype)
+    return Muon(row_sizes, others, peak_lr=rate, weight_decay=config.weight_decay, product_dtype=dtype)
 
 
-def _group(parameters: Sequence[Tensor], rate: float, weight_decay: float = 0.0) -> dict[str, object]:
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return {"params": trained, "lr": rate, "peak_lr": rate, "weight_decay": weight_decay}
+def _trained(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter for parameter in parameters if parameter.requires_grad]

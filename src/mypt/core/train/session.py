@@ -129,8 +129,8 @@ class Session:
             DataError: when the text cannot be read any more; the step was not begun.
         """
         training, progress = self.config.training, self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(group["peak_lr"], progress.step, training)
+        for group in self.optimizer.groups:
+            group.lr = learning_rate(group.peak_lr, progress.step, training)
         batch = self._feed.take(progress.samples_seen, training.batch_size)
         self.optimizer.make_moments()
         try:
@@ -142,7 +142,7 @@ class Session:
             self.optimizer.step()
             self._working.refresh()
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             self._working.forget()
         if self._scale is not None:
             self._scale.step(loss, norm)
@@ -206,7 +206,7 @@ class Session:
             tokenizer=self.corpus.spec,
             training=self._state(model_name),
             weights=weights_of(self.model),
-            moments=moments_of(self.optimizer, parameter_names(self.model)),
+            moments=moments_of(self.optimizer.state, parameter_names(self.model)),
         )
 
     def close(self) -> None:

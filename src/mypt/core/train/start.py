@@ -8,7 +8,7 @@ import torch
 from mypt.core.checkpoint.snapshot import Snapshot, open_snapshot, parameter_names, read_newest
 from mypt.core.checkpoint.state import ALL_FILES, MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory, no_such_model
-from mypt.core.checkpoint.tensors import build_with, load_optimizer, load_tensors, load_weights
+from mypt.core.checkpoint.tensors import build_with, load_moments, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import Device, choose_device, computes_bf16
 from mypt.core.model.gpt import GPT
@@ -165,7 +165,7 @@ def _resume(config: RunConfig, corpus: Corpus, snapshot: Snapshot, device: Devic
     path = snapshot.state.path / OPTIMIZER_FILE
     if path.is_file() and saved.training.optimizer == config.training.optimizer:
         session.optimizer.make_moments()
-        load_optimizer(session.optimizer, parameter_names(model), path)
+        load_moments(session.optimizer.state, parameter_names(model), path)
     return session
 
 

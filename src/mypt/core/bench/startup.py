@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 
 from mypt.core.bench.children import started
 from mypt.errors import MyptError
-from mypt.records.run import RunConfig
+from mypt.records.run import DataConfig, RunConfig
 
 _LETTERS = 100_000
 _MOST_SHOWN = 300
@@ -48,5 +48,5 @@ def first_step_s(config: RunConfig) -> float:
 def _prepared(folder: Path, config: RunConfig) -> list[str]:
     size = max(_LETTERS, _WINDOWS * config.model.block_size)
     (folder / "text.txt").write_text("".join(random.Random(1).choices("abcdefgh \n", k=size)))  # noqa: S311 - any text
-    config.write(folder / "config.json")
+    config.model_copy(update={"data": DataConfig()}).write(folder / "config.json")
     return ["text.txt", "--config-file", "config.json", "--tokenization", "byte", "--json"]

@@ -51,9 +51,15 @@ class Loop:
             MyptError: one of its kinds; the last sound step is saved before.
         """
         with closing(self._run()) as events:
-            for event in events:
-                with self._meter.spending("logging"):
-                    yield event
+            event = next(events, None)
+            while event is not None:
+                try:
+                    with self._meter.spending("logging"):
+                        yield event
+                except Exception as problem:  # noqa: BLE001 - raised into the run, where it was told of the event
+                    event = events.throw(problem)
+                else:
+                    event = next(events, None)
 
     def _run(self) -> Generator[Event, None, None]:
         first_step = self._session.progress.step

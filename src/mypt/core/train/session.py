@@ -72,6 +72,7 @@ class Session:
         self.config = config
         self.corpus = corpus
         self.model = model.train()
+        self.model.checkpoint_activations = config.training.checkpoint_activations
         self._working = WorkingWeights(model, device.precision)
         self.optimizer = build_optimizer(model, config.training, device.precision)
         self.device = device

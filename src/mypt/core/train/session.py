@@ -28,6 +28,7 @@ from mypt.core.train.progress import Progress
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
 from mypt.errors import DivergedError
+from mypt.records.batch import even_pieces
 from mypt.records.checkpoint import TrainingState
 from mypt.records.run import RunConfig
 
@@ -148,8 +149,8 @@ class Session:
         return read
 
     def halve(self) -> None:
-        """From now on take half as many sequences at once; a step learns from as many as before."""
-        self.sequences_at_once = -(-self.sequences_at_once // 2)
+        """From now on take half as many sequences at once, or less; a step learns from as many as before."""
+        self.sequences_at_once = even_pieces(self.config.training.batch_size, -(-self.sequences_at_once // 2))
         if self.device.kind == "cuda":
             torch.cuda.empty_cache()
 

@@ -94,6 +94,7 @@ def configuration_page() -> str:
             "",
             *_field_table(RunConfig),
             "",
+            _CONFIGURATION_SOURCES,
             "## Fields of a generation",
             "",
             "The options of `mypt generate`, and the keyword arguments of `mypt.load(NAME).generate(PROMPT, …)`.",
@@ -296,6 +297,27 @@ A value comes from the strongest place that gives one. From weak to strong:
 
 The tokenizer decides `model.vocab_size`. Only `--set model.vocab_size=N` overrides it, with N at least as large.
 Architecture never changes after training starts; `model.dropout` may.
+"""
+
+_CONFIGURATION_SOURCES = """\
+## Where training's numbers come from
+
+| key | from |
+|---|---|
+| `model.dropout` | Srivastava et al., 2014; 0 where a text is read about once |
+| `training.batch_size`, `training.micro_batch_size` | the sum of the gradients of pieces is that of the batch |
+| `training.checkpoint_activations` | Chen et al., 2016 |
+| `training.optimizer` | `adamw`: Loshchilov and Hutter, 2019; `muon`: Jordan et al., 2024, rows as in Li et al., 2025 |
+| `training.learning_rate` | 0.0006: GPT-3 of 125M parameters (Brown et al., 2020); 0.04 with `muon`: tried here |
+| `training.schedule`, `training.decay_share` | `cosine`: Loshchilov and Hutter, 2017; `wsd`: Hu et al., 2024 |
+| `training.min_lr_ratio` | a tenth: Brown et al., 2020 |
+| `training.warmup_iters` | Vaswani et al., 2017; shorter, as the runs here are |
+| `training.weight_decay`, `training.grad_clip` | 0.1 and 1: Brown et al., 2020 |
+| `training.beta1`, `training.beta2` | 0.9 and 0.95: Brown et al., 2020 |
+| `training.precision` | bf16 beside fp32 weights: Micikevicius et al., 2018 |
+| `training.seed`, intervals, `training.patience`, `training.max_skips` | chosen here |
+
+There is no z-loss, no label smoothing and no average of weights.
 """
 
 _PRESETS_INTRO = """\

@@ -141,6 +141,9 @@ class RunPlanned(Event):
     start_step: int
     max_iters: int
     tokens_per_step: int
+    batch_size: int
+    micro_batch_size: int
+    micro_steps: int
     epochs: float
     coverage: float
     memory_bytes: int

@@ -303,3 +303,27 @@ def test_a_stop_saves_although_nobody_reads_stderr_any_more(text_file: Path, tmp
     assert child.wait(timeout=60) == 130
     last = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert (metrics.parent / f"step-{last:08d}" / "manifest.json").is_file()
+
+
+def test_a_global_batch_in_tokens_is_whole_sequences_in_pieces_that_are_told(
+    mypt: Mypt, text_file: Path, tmp_path: Path
+) -> None:
+    command = ("train", text_file, *SHORT[:8], *SHORT[10:], "--max-iters", "2")
+    trained = mypt(*command, "--global-batch-tokens", "8.192k")
+    assert trained.returncode == 0, trained.stderr
+    assert "global batch 8,192 tokens = 2 x 128 sequences of 32" in trained.stderr
+    state = json.loads((tmp_path / "checkpoints/default/step-00000002/training_state.json").read_text())
+    assert (state["training"]["batch_size"], state["training"]["micro_batch_size"]) == (256, 128)
+    shown = mypt(*command, "--global-batch-tokens", "8192", "--fresh", "--dry-run").stdout.splitlines()
+    rows = [" ".join(line.split()) for line in shown]
+    assert "training.batch_size 256 --global-batch-tokens" in rows
+    assert any(row.startswith("training.micro_batch_size") and row.endswith("the memory decides") for row in rows)
+    own = mypt(*command, "--global-batch-tokens", "320", "--micro-batch-size", "4", "--fresh")
+    assert "global batch 320 tokens = 10 sequences of 32, up to 4 at once" in own.stderr
+    for arguments, told in (
+        (("1000",), "(nearest: 992 (=31 x 32) or 1,024 (=32 x 32))"),
+        (("1024", "--batch-size", "4"), "--batch-size and --global-batch-tokens each say"),
+    ):
+        refused = mypt(*command, "--global-batch-tokens", *arguments)
+        assert refused.returncode == 2
+        assert told in " ".join(refused.stderr.split())

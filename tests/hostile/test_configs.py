@@ -127,7 +127,7 @@ def test_any_value_of_any_key_is_accepted_and_kept_or_refused_by_its_key(tmp_pat
 
 def require_numbers(config: RunConfig) -> None:
     """What an accepted architecture costs is a finite number, in figures and in words."""
-    report = params_report(config.model, config.training.batch_size, "fp32")
+    report = params_report(config.model, config.training, "fp32")
     assert report.parameters > 0
     assert math.isfinite(float(report.training_memory_bytes))
     assert "Infinity" not in report.model_dump_json()

@@ -18,6 +18,7 @@ from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, Sourc
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.reports import params_report, preset_entry
+from mypt.records.run import TrainingConfig
 from mypt.records.text import TextConfig
 
 
@@ -130,11 +131,12 @@ def test_the_closed_form_counts_what_the_written_out_shapes_count(model: ModelCo
 
 @given(models(), st.integers(1, 8), st.sampled_from(["fp32", "bf16", "fp16"]))
 def test_more_of_anything_never_costs_less(model: ModelConfig, batch_size: int, precision: str) -> None:
-    base = params_report(model, batch_size, precision)
+    training = TrainingConfig(batch_size=batch_size)
+    base = params_report(model, training, precision)
     for change in ("n_layer", "block_size", "vocab_size", "n_embd"):
         # The width grows by whole heads, and these by pairs.
         step = 2 * model.n_head if change == "n_embd" else 1
-        bigger = params_report(model.model_copy(update={change: getattr(model, change) + step}), batch_size, precision)
+        bigger = params_report(model.model_copy(update={change: getattr(model, change) + step}), training, precision)
         # Rotary positions are no weights.
         if change != "block_size" or not FAMILIES[model.family].rotary:
             assert bigger.parameters > base.parameters
@@ -176,6 +178,22 @@ def test_muon_keeps_less_and_takes_more_in_its_update(model: ModelConfig) -> Non
     assert muon.peak >= muon.process + 2 * muon.weights + muon.optimizer + muon.snapshot + blocks
 
 
+@given(models(), st.integers(1, 4), st.sampled_from(["fp32", "bf16"]))
+def test_checkpoints_keep_an_input_a_block_and_pieces_keep_their_gradients(
+    model: ModelConfig, batch_size: int, precision: str
+) -> None:
+    whole, checkpointed = (
+        training_memory(model, batch_size, precision, checkpoint_activations=is_on) for is_on in (False, True)
+    )
+    inputs = model.n_layer * batch_size * model.block_size * model.n_embd * {"fp32": 4, "bf16": 2}[precision]
+    assert inputs <= checkpointed.activations < whole.activations
+    assert checkpointed[:4] == whole[:4]
+    deep = model.model_copy(update={"n_layer": 24, "vocab_size": 1, "block_size": 256})
+    assert training_memory(deep, 8, checkpoint_activations=True).peak < training_memory(deep, 8).peak
+    in_pieces = training_memory(model, batch_size, precision, accumulates=True)
+    assert whole.peak < in_pieces.peak <= whole.peak + whole.gradients + whole.weights
+
+
 @given(models())
 def test_training_holds_four_copies_of_the_weights_and_generation_one(model: ModelConfig) -> None:
     training, generation = training_memory(model, 1), generation_memory(model)
@@ -187,7 +205,7 @@ def test_training_holds_four_copies_of_the_weights_and_generation_one(model: Mod
 
 @given(models())
 def test_parts_of_a_report_add_up_to_its_totals(model: ModelConfig) -> None:
-    report = params_report(model, 2, "fp32")
+    report = params_report(model, TrainingConfig(batch_size=2), "fp32")
     assert sum(report.parameters_by_part.values()) == report.parameters
     assert max(report.training_memory_by_part.values()) < report.training_memory_bytes
     assert sum(report.generation_memory_by_part.values()) == report.generation_memory_bytes
@@ -224,7 +242,7 @@ def test_a_config_is_written_with_the_fields_of_its_family_and_read_back_equal(m
 def test_a_presets_row_agrees_with_its_report() -> None:
     for name in preset_names():
         preset = load_preset(name)
-        report, entry = params_report(preset.model, preset.training.batch_size, "fp32"), preset_entry(name, preset)
+        report, entry = params_report(preset.model, preset.training, "fp32"), preset_entry(name, preset)
         assert entry.parameters == report.parameters
         assert entry.training_memory_bytes == report.training_memory_bytes
         assert entry.generation_memory_bytes == report.generation_memory_bytes

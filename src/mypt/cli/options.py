@@ -14,6 +14,8 @@ TOKENIZER_DECIDES = "the tokenizer decides"
 """The source of a vocabulary size that nobody set."""
 LENGTH_DECIDES = "--until-tokens or --for"
 """The source of a number of steps that depends on the text, or on the machine."""
+MEMORY_DECIDES = "the memory decides"
+"""The source of a number of sequences at once that nobody set beside --global-batch-tokens."""
 
 
 def option(*names: str, help: str, panel: str | None = None, env: str | None = None, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's own words and types

@@ -9,6 +9,7 @@ from mypt.cli.options import (
     CHECKPOINT_DIR,
     CheckpointDir,
     ConfigFile,
+    DeviceName,
     Json,
     ModelName,
     complete_model,
@@ -34,44 +35,64 @@ def params(
     vocab_size: Annotated[int | None, option("--vocab-size", help="Rows of the embedding.")] = None,
     bias: Annotated[bool | None, option("--bias/--no-bias", help="Biases in linear layers and norms.")] = None,
     batch_size: Annotated[int | None, option("--batch-size", help="Sequences per optimizer step.")] = None,
-    precision: Annotated[str, option("--precision", help="fp32, bf16 or fp16.", show_default=True)] = "fp32",
+    micro_batch_size: Annotated[
+        int | None, option("--micro-batch-size", help="Sequences per forward and backward pass.")
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool | None,
+        option(
+            "--checkpoint-activations/--no-checkpoint-activations", help="Compute each block anew in the backward pass."
+        ),
+    ] = None,
+    optimizer: Annotated[str | None, option("--optimizer", help="adamw or muon.")] = None,
+    precision: Annotated[
+        str | None, option("--precision", help="fp32, bf16, fp16, or auto: what this machine does best.")
+    ] = None,
+    device: DeviceName = None,
     checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
     json: Json = False,
 ) -> None:
     """Count parameters, memory and compute of a config, a model or given sizes."""
     from mypt.cli.tables import show_params
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.core.train.start import run_device
     from mypt.errors import UsageError
+    from mypt.events import result_of
     from mypt.records.presets import DEFAULT_PRESET, find_config
     from mypt.records.reports import params_report
     from mypt.records.resolve import Layer, dotted_layer, resolve
 
-    if precision not in {"fp32", "bf16", "fp16"}:
-        raise UsageError(f"--precision {precision}: should be fp32, bf16 or fp16")
     wanted = pick_model(name, model_name)
     if wanted is not None and config_file is not None:
         raise UsageError(f"give a model ({wanted}) or a config ({config_file}), not both")
     directory = ModelDirectory(checkpoint_dir, wanted) if wanted is not None else None
     if directory is not None and directory.states():
         state = directory.states()[0]
-        layer = Layer(f"model {wanted}", {"model": state.config().model_dump()})
+        saved = {"model": state.config().model_dump(), "training": state.training().training.model_dump()}
+        layer = Layer(f"model {wanted}", saved, is_whole=True)
     else:
         reference = wanted if config_file is None else config_file
-        layer = Layer(*find_config(DEFAULT_PRESET if reference is None else reference))
-    sizes = {
-        "family": family,
-        "n_layer": n_layer,
-        "n_head": n_head,
-        "n_embd": n_embd,
-        "block_size": block_size,
-        "vocab_size": vocab_size,
-        "bias": bias,
+        layer = Layer(*find_config(DEFAULT_PRESET if reference is None else reference), is_whole=True)
+    flags = {
+        "model.family": family,
+        "model.n_layer": n_layer,
+        "model.n_head": n_head,
+        "model.n_embd": n_embd,
+        "model.block_size": block_size,
+        "model.vocab_size": vocab_size,
+        "model.bias": bias,
+        "training.batch_size": batch_size,
+        "training.micro_batch_size": micro_batch_size,
+        "training.checkpoint_activations": checkpoint_activations,
+        "training.optimizer": optimizer,
+        "training.precision": precision,
     }
-    flags = {f"model.{key}": value for key, value in sizes.items() if value is not None}
-    if batch_size is not None:
-        flags["training.batch_size"] = batch_size
-    config = resolve([layer, dotted_layer("flag", flags)], where=layer.source).config
-    report = params_report(config.model, config.training.batch_size, precision)
+    given = {key: value for key, value in flags.items() if value is not None}
+    config = resolve([layer, dotted_layer("flag", given)], where=layer.source).config
+    # A model's own device may be another machine's.
+    training = config.training.model_copy(update={"device": device or "auto"})
+    chosen = result_of(run_device(config.model_copy(update={"training": training}), None))
+    report = params_report(config.model, config.training, chosen.precision, on_gpu=chosen.kind == "cuda")
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))
     else:

@@ -238,6 +238,7 @@ def header(plan: RunPlanned) -> Table:
     passes = f"{plan.epochs:.2f} epochs: " if plan.epochs < 10 else f"{plan.epochs:,.0f} epochs: "  # noqa: PLR2004
     seen = "all of the text" if plan.epochs >= 1 else f"{plan.coverage:.1%} of the text"
     grid.add_row("plan", f"{start} of {plan.tokens_per_step:,} tokens, {passes}{seen} is seen")
+    grid.add_row("batch", _batch(plan))
     grid.add_row("memory", f"about {human_bytes(plan.memory_bytes)}")
     grid.add_row("saves", plan.path)
     return grid
@@ -250,6 +251,16 @@ def _shares(spent_s: Mapping[str, float]) -> str:
     shown = [f"{share:.1%} {name}" for name, share in shares.items() if share >= _SMALLEST_SHARE]
     rest = 1 - sum(share for share in shares.values() if share >= _SMALLEST_SHARE)
     return ", ".join([*shown, f"{max(rest, 0.0):.1%} other"])
+
+
+def _batch(plan: RunPlanned) -> str:
+    """What a step learns from, and in how many pieces: the last one of them may be smaller."""
+    context = plan.tokens_per_step // plan.batch_size
+    if plan.micro_batch_size * plan.micro_steps == plan.batch_size:
+        made_of = f"{plan.micro_steps} x {plan.micro_batch_size} sequences of {context:,}"
+    else:
+        made_of = f"{plan.batch_size} sequences of {context:,}, up to {plan.micro_batch_size} at once"
+    return f"global batch {plan.tokens_per_step:,} tokens = {made_of}"
 
 
 def _metrics(event: StepDone) -> str:

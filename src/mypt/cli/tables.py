@@ -206,7 +206,10 @@ def show_params(report: ParamsReport, source: str) -> None:
     console.print(memory)
     context = report.config.block_size
     notes = _grid()
-    batch = f"{report.batch_size} x {context} tokens a step, {report.precision}"
+    batch = f"{report.batch_size} x {context} tokens a step, {report.optimizer}, {report.precision}"
+    if report.sequences_at_once < report.batch_size:
+        batch += f", {report.sequences_at_once} sequences at once"
+    batch += ", activations checkpointed" if report.checkpoint_activations else ""
     notes.add_row("training", f"estimated for {batch}; gradients and logits never meet, so the peak is below the sum")
     notes.add_row("generation", "estimated for one sequence with a full cache, fp32")
     compute = f"{human_count(report.training_flops_per_token)} FLOP per training token: 6 N + 12 L C T"

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mypt.cli.amounts import length, with_global_batch
 from mypt.cli.options import (
     CHECKPOINT_DIR,
-    LENGTH_DECIDES,
+    MEMORY_DECIDES,
     TOKENIZER_DECIDES,
     CheckpointDir,
     ConfigFile,
@@ -18,7 +19,6 @@ from mypt.cli.options import (
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
-    from mypt.records.length import Length
     from mypt.records.resolve import Resolved
 
 _DATA, _MODEL, _TRAINING, _SAVING, _RUN = "Text", "Architecture (of a new model)", "Training", "Saving", "Run"
@@ -40,6 +40,7 @@ FLAGS = {
     "max_iters": "training.max_iters",
     "batch_size": "training.batch_size",
     "micro_batch_size": "training.micro_batch_size",
+    "checkpoint_activations": "training.checkpoint_activations",
     "optimizer": "training.optimizer",
     "learning_rate": "training.learning_rate",
     "schedule": "training.schedule",
@@ -112,11 +113,27 @@ def train(
     batch_size: Annotated[
         int | None, option("--batch-size", help="Sequences per optimizer step.", panel=_TRAINING)
     ] = None,
+    global_batch_tokens: Annotated[
+        str | None,
+        option(
+            "--global-batch-tokens",
+            help="Instead of --batch-size: tokens per optimizer step (64k, 0.5M), in pieces that fit the memory.",
+            panel=_TRAINING,
+        ),
+    ] = None,
     micro_batch_size: Annotated[
         int | None,
         option(
             "--micro-batch-size",
             help="Sequences per forward and backward pass; the whole batch if not set.",
+            panel=_TRAINING,
+        ),
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool | None,
+        option(
+            "--checkpoint-activations/--no-checkpoint-activations",
+            help="Compute each block anew in the backward pass: less memory, more time, same bits.",
             panel=_TRAINING,
         ),
     ] = None,
@@ -211,7 +228,7 @@ def train(
     given = {"input_file": [*(input_file or []), *(files or [])] or None, "dataset_dir": dataset_dir or None}
     values = dict(context.params) | given
     resolved = _resolve(context, values, config_file, None if fresh else directory, base)
-    length = _length(until_tokens, for_, resolved)
+    how_long = length(until_tokens, for_, resolved)
     require_own_text(resolved.config.data, None if fresh else directory)
     require_text(resolved.config.data)
     show_config(resolved, quiet=json, to_stdout=dry_run)
@@ -230,25 +247,12 @@ def train(
             keep_vocab_size=resolved.sources["model.vocab_size"] == "--set",
             fresh=fresh,
             init_from=base,
-            length=length,
+            length=how_long,
+            fit_micro_batch=resolved.sources["training.micro_batch_size"] == MEMORY_DECIDES,
             stop=stop,
         )
         draw_training(events, stop, as_json=json, go_on=command_to_go_on())
     raise typer.Exit(stop.exit_code)
-
-
-def _length(until_tokens: str | None, duration: str | None, resolved: "Resolved") -> "Length | None":
-    """How long to train where it is not said in steps; only one of the three ways can be meant."""
-    from mypt.errors import UsageError
-    from mypt.records.length import Length
-
-    if until_tokens is None and duration is None:
-        return None
-    is_given = resolved.sources["training.max_iters"] in {"environment", "flag", "--set"}
-    if is_given or (until_tokens is not None and duration is not None):
-        raise UsageError("--max-iters, --until-tokens and --for each say how long to train: give one of them")
-    resolved.sources["training.max_iters"] = LENGTH_DECIDES
-    return Length.until_tokens(until_tokens) if until_tokens is not None else Length.lasting(duration or "")
 
 
 def _resolve(
@@ -269,7 +273,10 @@ def _resolve(
     layers.append(dotted_layer("environment", {key: values[n] for n, key in given.items() if n in from_environment}))
     layers.append(dotted_layer("flag", {key: values[n] for n, key in given.items() if n not in from_environment}))
     layers.append(overrides_layer(values["set_"] or []))
-    resolved = resolve(layers, where=config_file or "settings")
+    where = config_file or "settings"
+    resolved = resolve(layers, where=where)
+    if values["global_batch_tokens"] is not None:
+        resolved = with_global_batch(values["global_batch_tokens"], resolved, layers, where=where)
     if resolved.sources["model.vocab_size"] != "--set" and not (existing and existing.states()):
         resolved.sources["model.vocab_size"] = TOKENIZER_DECIDES
     return resolved

@@ -13,6 +13,9 @@ TOKENS_PER_PARAMETER = 20
 PROCESS_BYTES = 320 * 2**20
 """Python with torch and its thread pools, before any tensor: measured on a CPU."""
 
+_TABLE_BYTES_PER_ID = 750
+"""A token table as tiktoken holds it: 36 MiB for GPT-2's."""
+
 _LOGITS_BYTES, _LOGITS_BYTES_ON_GPU = 31 * 2**20, 512 * 2**20
 """Logits at once. On a CPU, blocks from 32 MiB on go back to the system (core/heap.py); a GPU wants large products."""
 _FEWEST_ROWS = 64
@@ -34,6 +37,8 @@ class TrainingMemory(NamedTuple):
     optimizer: int
     gradients: int
     activations: int
+    workspace: int
+    """What passing one block takes for a while; on a CPU also the room that such tensors leave unused behind them."""
     logits: int
     """Those of some positions, and the gradient of the head."""
     snapshot: int
@@ -67,47 +72,67 @@ def rows_at_once(vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
 
 
 def training_memory(
-    model: ModelConfig, batch_size: int, precision: str = "fp32", optimizer: str = "adamw", *, on_gpu: bool = False
+    model: ModelConfig,
+    batch_size: int,
+    precision: str = "fp32",
+    optimizer: str = "adamw",
+    *,
+    on_gpu: bool = False,
+    accumulates: bool = False,
+    checkpoint_activations: bool = False,
 ) -> TrainingMemory:
     """Estimate the peak of one step with fp32 weights.
 
     Args:
         model: the architecture.
-        batch_size: sequences of block_size tokens per step.
+        batch_size: sequences of block_size tokens per forward and backward pass.
         precision: 'fp32', or 'bf16' or 'fp16': activations, and a copy of the weights, in two bytes.
         optimizer: 'adamw' or 'muon'.
         on_gpu: where it runs.
+        accumulates: whether a step has several such passes, whose gradients add up.
+        checkpoint_activations: whether blocks keep their inputs alone, and are passed again for their gradients.
     """
     counts, size = model.parameter_count, _BYTES[precision]
     weights = counts.total * _FP32
     copied = 0 if precision == "fp32" else counts.total - counts.token_embedding - counts.position_embedding
     working = copied * size
     moments = 2 * weights
-    activations = activation_bytes(model, batch_size, precision)
+    activations = activation_bytes(model, batch_size, precision, checkpointed=checkpoint_activations)
+    workspace = _workspace_bytes(model, batch_size, size, on_gpu=on_gpu, checkpointed=checkpoint_activations)
     embedding = model.vocab_size * model.n_embd * _FP32
     rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
     # Overwritten by their own gradient; a GPU has them all in fp32 between the two.
     logits = rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
     # The forward pass ends with all activations, the head's gradient and some logits; gradients of tables come next.
     loss = embedding + max(logits, embedding)
-    at_the_loss = activations + loss
-    # Then gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
-    in_blocks = max(activations, weights - embedding + working)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
-    at_its_end = in_blocks + (3 if model.traits.tied_head else 1) * embedding
+    tables = (3 if model.traits.tied_head else 1) * embedding
+    if accumulates:
+        # The gradients of the passes before are there all the time.
+        loss = max(loss, tables)
+        in_the_pass = weights + working + activations + workspace + loss
+    else:
+        # Gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
+        gradients = weights - embedding + working
+        in_blocks = max(activations + workspace, gradients)
+        if checkpoint_activations:
+            in_blocks = activations + workspace + gradients  # the last block's too is passed again beside all gradients
+        in_the_pass = max(activations + workspace + loss, in_blocks + tables)
     in_the_update = weights
     if optimizer == "muon":
         moments -= (counts.attention + counts.mlp) * _FP32  # one for each number of a matrix
         in_the_update += _direction_bytes(model, size if precision == "bf16" else _FP32)
+    process = PROCESS_BYTES + model.vocab_size * _TABLE_BYTES_PER_ID
     return TrainingMemory(
-        process=PROCESS_BYTES,
+        process=process,
         weights=weights + working,
         optimizer=moments,
         gradients=weights,
         activations=activations,
+        workspace=workspace,
         logits=loss,
         snapshot=weights + moments,
-        peak=PROCESS_BYTES + 2 * (weights + moments) + working + max(at_the_loss, at_its_end, in_the_update),
+        peak=process + 2 * (weights + moments) + working + max(in_the_pass, in_the_update),
     )
 
 
@@ -118,35 +143,64 @@ def _direction_bytes(model: ModelConfig, size: int) -> int:
     return (numbers + _STACKS * min(numbers, max(STACKED_NUMBERS, largest))) * size
 
 
-def activation_bytes(model: ModelConfig, batch_size: int, precision: str = "fp32") -> int:
+def activation_bytes(
+    model: ModelConfig, batch_size: int, precision: str = "fp32", *, checkpointed: bool = False
+) -> int:
     """Bytes of the tensors one forward pass keeps for the backward pass, logits aside.
 
-    Per token: each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
+    The input of every block alone where activations are checkpointed, else all of `_block_numbers`. Around the
+    blocks: the final norm, and dropout's mask after the embedding.
+    """
+    tokens, size = batch_size * model.block_size, _BYTES[precision]
+    per_block = model.n_embd if checkpointed else _block_numbers(model)
+    around_blocks = _norm_numbers(model) + (model.n_embd if model.dropout else 0)
+    return tokens * (model.n_layer * per_block + around_blocks) * size
+
+
+def _block_numbers(model: ModelConfig) -> int:
+    """Numbers per token that one block keeps.
+
+    Each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
     attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
     that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
-    Dropout adds its masks (2, and 1 after the embedding) and attention's probabilities: all, dropped,
-    and their mask, each H x T per token.
+    Dropout adds its masks (2) and attention's probabilities: all, dropped, and their mask, each H x T.
     """
-    tokens = batch_size * model.block_size
-    size = _BYTES[precision]
     width, kv_width, traits = model.n_embd, model.kv_width, model.traits
-    norm = (3 if traits.norm == "rms" else 2) * width
     attention = width + 2 * kv_width + width
     if traits.rotary:
         attention += (width + kv_width) + (width + kv_width if kv_width == width else 3 * width)
     mlp = (4 if traits.activation == "swiglu" else 2) * model.inner_width
-    per_block = tokens * (2 * norm + attention + mlp) * size
-    around_blocks = tokens * norm * size
-    if model.dropout:
-        per_block += tokens * model.n_embd * 2 * size + 3 * tokens * model.n_head * model.block_size * size
-        around_blocks += tokens * model.n_embd * size
-    return model.n_layer * per_block + around_blocks
+    dropped = 2 * width + 3 * model.n_head * model.block_size if model.dropout else 0
+    return 2 * _norm_numbers(model) + attention + mlp + dropped
+
+
+def _norm_numbers(model: ModelConfig) -> int:
+    return (3 if model.traits.norm == "rms" else 2) * model.n_embd
+
+
+def _workspace_bytes(model: ModelConfig, batch_size: int, size: int, *, on_gpu: bool, checkpointed: bool) -> int:
+    """What the backward pass of one block takes beside the activations, and what forward passes leave unused.
+
+    Backward: gradients of the inside of the MLP, of q k v, also before they were turned, and of two residual sums.
+    Forward: the outputs of attention and MLP, and the products and sums of turning. Where dropout has attention
+    spelled out, its scores, and three gradients of their size. With checkpoints, the block's activations, made anew.
+    On a CPU glibc does not give the room of a freed tensor to one of the same size: what forward passes take for a
+    while adds up over the blocks, and activations that are made anew stand beside the room of the first ones.
+    """
+    width, kv_width, traits = model.n_embd, model.kv_width, model.traits
+    turned = width + kv_width if traits.rotary else 0
+    scores = model.n_head * model.block_size if model.dropout else 0
+    backward = (3 if traits.activation == "swiglu" else 2) * model.inner_width
+    backward += width + 2 * kv_width + turned + 2 * width + 3 * scores
+    forward = (2 * width + 3 * turned + scores) * (1 if checkpointed or on_gpu else model.n_layer)
+    again = _block_numbers(model) * (1 if on_gpu else 2) if checkpointed else 0
+    return batch_size * model.block_size * (backward + forward + again) * size
 
 
 def generation_memory(model: ModelConfig, batch_size: int = 1) -> GenerationMemory:
     """Estimate the peak while generating in fp32 with a full key-value cache."""
     return GenerationMemory(
-        process=PROCESS_BYTES,
+        process=PROCESS_BYTES + model.vocab_size * _TABLE_BYTES_PER_ID,
         weights=model.parameters * _FP32,
         kv_cache=kv_cache_bytes(model, batch_size),
         logits=3 * batch_size * model.vocab_size * _FP32,

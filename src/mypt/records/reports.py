@@ -6,6 +6,7 @@ from pydantic import Field
 
 from mypt.records.base import Record
 from mypt.records.budget import (
+    TrainingMemory,
     generation_memory,
     optimal_tokens,
     training_flops_per_token,
@@ -13,7 +14,7 @@ from mypt.records.budget import (
 )
 from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
-from mypt.records.run import RunConfig
+from mypt.records.run import RunConfig, TrainingConfig
 
 
 class FileEntry(Record, frozen=True):
@@ -145,6 +146,9 @@ class ParamsReport(Record, frozen=True):
     schema_version: Literal[1] = Field(1, serialization_alias="schema")
     config: ModelConfig
     batch_size: int
+    sequences_at_once: int = Field(description="Of one forward and backward pass.")
+    optimizer: str
+    checkpoint_activations: bool
     precision: str
     parameters: int
     parameters_by_part: dict[str, int]
@@ -178,18 +182,22 @@ class ConfigsReport(Record, frozen=True):
     presets: tuple[PresetEntry, ...]
 
 
-def params_report(model: ModelConfig, batch_size: int, precision: str) -> ParamsReport:
-    """Int an architecture's parameters, bytes and FLOPs."""
-    training = training_memory(model, batch_size, precision)
-    generation = generation_memory(model)
+def params_report(
+    model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False
+) -> ParamsReport:
+    """Count an architecture's parameters, bytes and FLOPs, as it is trained."""
+    memory, generation = _memory(model, training, precision, on_gpu=on_gpu), generation_memory(model)
     return ParamsReport(
         config=model,
-        batch_size=batch_size,
+        batch_size=training.batch_size,
+        sequences_at_once=training.sequences_at_once,
+        optimizer=training.optimizer,
+        checkpoint_activations=training.checkpoint_activations,
         precision=precision,
         parameters=model.parameters,
         parameters_by_part=model.parameter_count._asdict(),
-        training_memory_bytes=training.peak,
-        training_memory_by_part=training.parts,
+        training_memory_bytes=memory.peak,
+        training_memory_by_part=memory.parts,
         generation_memory_bytes=generation.total,
         generation_memory_by_part=generation._asdict(),
         training_flops_per_token=training_flops_per_token(model),
@@ -197,8 +205,20 @@ def params_report(model: ModelConfig, batch_size: int, precision: str) -> Params
     )
 
 
+def _memory(model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False) -> TrainingMemory:
+    return training_memory(
+        model,
+        training.sequences_at_once,
+        precision,
+        training.optimizer,
+        on_gpu=on_gpu,
+        accumulates=training.sequences_at_once < training.batch_size,
+        checkpoint_activations=training.checkpoint_activations,
+    )
+
+
 def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
-    """Describe a preset with its own batch size in fp32."""
+    """Describe a preset, trained as it says, in fp32."""
     model, batch_size = preset.model, preset.training.batch_size
     return PresetEntry(
         name=name,
@@ -209,6 +229,6 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         n_embd=model.n_embd,
         block_size=model.block_size,
         batch_size=batch_size,
-        training_memory_bytes=training_memory(model, batch_size).peak,
+        training_memory_bytes=_memory(model, preset.training, "fp32").peak,
         generation_memory_bytes=generation_memory(model).total,
     )

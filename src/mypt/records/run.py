@@ -24,6 +24,10 @@ class TrainingConfig(Record, frozen=True):
     micro_batch_size: int | None = Field(
         None, ge=1, le=1_000_000, description="Sequences per forward and backward pass; the whole batch if not set."
     )
+    checkpoint_activations: bool = Field(
+        default=False,
+        description="Compute each block anew in the backward pass: less memory, more time, same bits.",
+    )
     max_iters: int = Field(1000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run.")
     optimizer: Optimizer = Field(
         "adamw", description="adamw, or muon: Muon for the matrices of the blocks and AdamW for the rest."

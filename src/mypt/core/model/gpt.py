@@ -9,6 +9,7 @@ Letters: B batch, T time, C width, V vocabulary.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from torch.utils.checkpoint import checkpoint
 
 from mypt.core.model.attention import document_mask
 from mypt.core.model.cache import KeyValueCache
@@ -22,6 +23,9 @@ from mypt.records.model import ModelConfig
 
 class GPT(nn.Module):
     """A language model: the probability of the next token given those before it."""
+
+    checkpoint_activations = False
+    """While training, keep each block's input alone, and compute the rest anew in the backward pass."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class GPT(nn.Module):
         x_BTC, rotation = self._embedded(ids_BT, positions_T)
         mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
         for block in self.blocks:
-            x_BTC = block(x_BTC, cache, mask_B1TT, rotation)
+            x_BTC = self._through(block, x_BTC, cache, mask_B1TT, rotation)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x_BTC)
@@ -98,6 +102,21 @@ class GPT(nn.Module):
             predicted = (targets_BT >= 0).sum().clamp(min=1)
         hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
         return mean_loss(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten(), predicted, scale)
+
+    def _through(
+        self,
+        block: nn.Module,
+        x_BTC: Tensor,
+        cache: KeyValueCache | None,
+        mask_B1TT: Tensor | None,
+        rotation: Rotation | None,
+    ) -> Tensor:
+        """One block; where activations are checkpointed (Chen et al., 2016), it is passed again for its gradients."""
+        if not (self.checkpoint_activations and self.training):
+            return block(x_BTC, cache, mask_B1TT, rotation)
+        # The second pass drops what the first one dropped, and so gives the same bits.
+        drops = self.config.dropout > 0
+        return checkpoint(block, x_BTC, cache, mask_B1TT, rotation, use_reentrant=False, preserve_rng_state=drops)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -1,5 +1,6 @@
 """What a step needs and what the machine has; what to do when the one is more than the other."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,6 +12,7 @@ from mypt.core.limits import memory_limit_bytes
 from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
 from mypt.events import Warned
+from mypt.records.batch import even_pieces
 from mypt.records.budget import TrainingMemory, training_memory
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.run import RunConfig
@@ -19,6 +21,11 @@ from mypt.units import human_bytes, human_count, several
 T = TypeVar("T")
 
 _SHORTEST_BLOCK = 32
+_FILLED = 0.8
+"""What a number of sequences that we choose may take of the memory: the estimate was up to a tenth below the measured
+peak, and another tenth is for the text, and for the system and its page cache."""
+_MOST_TOKENS_ON_CPU = 4096
+"""By then a step takes a quarter of the processor's time that it takes with 512; 8,192 showed no clear gain more."""
 # The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.
 _WORDS = ("can't allocate", "bad_alloc", "out of memory", "cannot allocate memory", "alloc_failed")
 
@@ -38,8 +45,16 @@ def device_limit_bytes(device: Device) -> int | None:
 
 def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMemory:
     """The estimate for steps of `sequences` sequences at once."""
-    optimizer, on_gpu = config.training.optimizer, device.kind == "cuda"
-    return training_memory(config.model, sequences, device.precision, optimizer, on_gpu=on_gpu)
+    training = config.training
+    return training_memory(
+        config.model,
+        sequences,
+        device.precision,
+        training.optimizer,
+        on_gpu=device.kind == "cuda",
+        accumulates=sequences < training.batch_size,
+        checkpoint_activations=training.checkpoint_activations,
+    )
 
 
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
@@ -50,7 +65,7 @@ def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
 
 
 def fitting_sequences(config: RunConfig, device: Device) -> int:
-    """How many sequences at once fit by the estimate: the wanted number, or a half, a quarter, … of it.
+    """How many sequences at once fit by the estimate: the wanted number, or the most that make even pieces of a step.
 
     Raises:
         MemoryShortageError: when weights, gradients and optimizer alone are more than the machine has.
@@ -61,9 +76,35 @@ def fitting_sequences(config: RunConfig, device: Device) -> int:
     parts = step_memory(config, device, 1)
     if parts.weights + parts.gradients + parts.optimizer > limit:
         raise memory_shortage(config, device)
-    while sequences > 1 and predicted_bytes(config, device, sequences) > limit:
-        sequences = -(-sequences // 2)
-    return sequences
+    fitting = _most_that_fit(config, device, sequences, limit)
+    return sequences if fitting == sequences else even_pieces(config.training.batch_size, max(1, fitting))
+
+
+def chosen_sequences(config: RunConfig, device: Device) -> int:
+    """How many sequences at once are best where nobody says it: even pieces of a step that leave some memory free.
+
+    It depends on what memory there is, not on how much of it is free just now: every run would have bits of its own.
+
+    Raises:
+        MemoryShortageError: when not even one is less than the machine has.
+    """
+    batch_size, limit = config.training.batch_size, device_limit_bytes(device)
+    most = batch_size
+    if device.kind == "cpu":
+        most = min(batch_size, max(1, _MOST_TOKENS_ON_CPU // config.model.block_size))
+    if limit is not None:
+        if predicted_bytes(config, device, 1) > limit:
+            raise memory_shortage(config, device)
+        most = max(1, _most_that_fit(config, device, most, int(_FILLED * limit)))
+    return even_pieces(batch_size, most)
+
+
+def _most_that_fit(config: RunConfig, device: Device, most: int, limit: int) -> int:
+    """The largest number of sequences up to `most` whose step takes no more than the limit; 0 if there is none."""
+    # Asked first: a step in one piece may need less than one in pieces, whose gradients add up.
+    if predicted_bytes(config, device, most) <= limit:
+        return most
+    return bisect_right(range(1, most), limit, key=lambda sequences: predicted_bytes(config, device, sequences))
 
 
 def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
@@ -127,16 +168,24 @@ def _what_fits(config: RunConfig, device: Device, limit: int) -> str:
     def fits(candidate: RunConfig) -> bool:
         return predicted_bytes(candidate, device, 1) < limit
 
+    told = ""
+    if not config.training.checkpoint_activations:
+        training = config.training.model_copy(update={"checkpoint_activations": True})
+        smaller = config.model_copy(update={"training": training})
+        told = f"--checkpoint-activations needs {human_bytes(predicted_bytes(smaller, device, 1))}, which "
+        if fits(smaller):
+            return f"{told}fits."
+        told += "does not fit either. "
     block_size = config.model.block_size // 2
     while block_size >= _SHORTEST_BLOCK:
         shorter = config.model_copy(update={"model": config.model.model_copy(update={"block_size": block_size})})
         if fits(shorter):
-            return f"A new model with --block-size {block_size} fits."
+            return f"{told}A new model with --block-size {block_size} fits."
         block_size //= 2
     for name in reversed(preset_names()):
         preset = load_preset(name)
         rows = max(preset.model.vocab_size, config.model.vocab_size)
         preset = preset.model_copy(update={"model": preset.model.model_copy(update={"vocab_size": rows})})
         if preset.model.parameters < config.model.parameters and fits(preset):
-            return f"A new model with --config-file {name} --micro-batch-size 1, and no sizes of its own, fits."
-    return "No shipped preset fits either: use a machine with more memory."
+            return f"{told}A new model with --config-file {name} --micro-batch-size 1, and no sizes of its own, fits."
+    return f"{told}No shipped preset fits either: use a machine with more memory."

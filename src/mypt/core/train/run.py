@@ -15,7 +15,7 @@ from mypt.core.device import Device, deterministic
 from mypt.core.train.compiling import choose_compiled
 from mypt.core.train.length import with_duration, with_tokens
 from mypt.core.train.loop import Loop
-from mypt.core.train.memory import clear_shortage, copy_fits, fitting_sequences, step_memory
+from mypt.core.train.memory import chosen_sequences, clear_shortage, copy_fits, fitting_sequences, step_memory
 from mypt.core.train.metrics import MetricsLog
 from mypt.core.train.session import Session
 from mypt.core.train.start import (
@@ -45,6 +45,7 @@ def train(
     fresh: bool = False,
     init_from: ModelDirectory | None = None,
     length: Length | None = None,
+    fit_micro_batch: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event]:
     """Train a model, or go on training it.
@@ -56,6 +57,8 @@ def train(
         fresh: set an existing model aside first.
         init_from: start a new model with this one's weights.
         length: how long to train, if not config.training.max_iters steps.
+        fit_micro_batch: take as many sequences at once as suit the machine, whatever config.training.micro_batch_size
+            says; a run that goes on with its batch keeps the number it began with, since the bits depend on it.
         stop: asked after every step, and between the batches of an evaluation.
 
     Raises:
@@ -70,6 +73,8 @@ def train(
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
+            if fit_micro_batch:
+                config = _with_fitting_pieces(config, origin, device)
             config = yield from _within_memory(config, device)
             config = with_tokens(config, length, origin)
             duration_s = length.duration_s if length else None
@@ -109,6 +114,21 @@ def _with_vocabulary(config: RunConfig, corpus: Corpus, origin: Origin, *, keep_
     model = config.model.model_copy(update={"vocab_size": size})
     data = config.data.model_copy(update={"tokenization": spec.kind})
     return config.model_copy(update={"model": model, "data": data})
+
+
+def _with_fitting_pieces(config: RunConfig, origin: Origin, device: Device) -> RunConfig:
+    """Choose the size of the micro-batch, once for all steps of a run.
+
+    Raises:
+        MemoryShortageError: when not even one sequence fits.
+    """
+    saved = origin.own.training.training if origin.own else None
+    if saved is not None and saved.batch_size == config.training.batch_size:
+        sequences = saved.sequences_at_once
+    else:
+        sequences = chosen_sequences(config, device)
+    training = config.training.model_copy(update={"micro_batch_size": sequences})
+    return config.model_copy(update={"training": training})
 
 
 def _within_memory(config: RunConfig, device: Device) -> Generator[Event, None, RunConfig]:
@@ -153,6 +173,9 @@ def _plan(session: Session, directory: ModelDirectory, *, beside: bool) -> RunPl
         start_step=session.progress.step,
         max_iters=training.max_iters,
         tokens_per_step=session.tokens_per_step,
+        batch_size=training.batch_size,
+        micro_batch_size=session.sequences_at_once,
+        micro_steps=-(-training.batch_size // session.sequences_at_once),
         epochs=samples / session.batches.windows_per_epoch,
         coverage=session.batches.coverage(samples),
         memory_bytes=memory.peak - (0 if beside else memory.snapshot),

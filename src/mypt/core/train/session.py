@@ -31,6 +31,7 @@ from mypt.core.train.scaling import LossScale
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
 from mypt.errors import DivergedError
+from mypt.records.batch import even_pieces
 from mypt.records.checkpoint import LossScaleState, TrainingState
 from mypt.records.run import RunConfig
 
@@ -78,6 +79,7 @@ class Session:
         self.config = config
         self.corpus = corpus
         self.model = model.train()
+        self.model.checkpoint_activations = config.training.checkpoint_activations
         self._working = WorkingWeights(model, device.precision)
         if device.compiled:
             compile_blocks(self._working.model)
@@ -165,8 +167,8 @@ class Session:
         return read
 
     def halve(self) -> None:
-        """From now on take half as many sequences at once; a step learns from as many as before."""
-        self.sequences_at_once = -(-self.sequences_at_once // 2)
+        """From now on take half as many sequences at once, or less; a step learns from as many as before."""
+        self.sequences_at_once = even_pieces(self.config.training.batch_size, -(-self.sequences_at_once // 2))
         if self.device.kind == "cuda":
             torch.cuda.empty_cache()
 

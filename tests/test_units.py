@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mypt.units import human_bytes, human_count, human_duration, parse_count, parse_duration, sparkline
@@ -121,6 +121,7 @@ def test_a_larger_number_never_looks_smaller(one: int, other: int) -> None:
     assert read_duration(human_duration(low / 1e6))[0] <= read_duration(human_duration(high / 1e6))[0]
 
 
+@example([0.0, 2.2e-309], 2)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 60))
 def test_a_sparkline_is_as_wide_as_its_values_and_no_wider_than_allowed(values: list[float], width: int) -> None:
     assert len(sparkline(values, width)) == min(len(values), width)

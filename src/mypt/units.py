@@ -98,8 +98,9 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
     edges = [round(index * len(values) / width) for index in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
-    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0
-    return "".join(_SPARKS[round((mean - low) * scale)] for mean in means)
+    # Divided last: by a tiny difference alone it would be infinite.
+    height, most = high - low or 1, len(_SPARKS) - 1
+    return "".join(_SPARKS[round((mean - low) / height * most)] for mean in means)
 
 
 def several(count: int, what: str) -> str:

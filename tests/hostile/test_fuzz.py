@@ -32,6 +32,7 @@ GUARDS: dict[tuple[str, ...], tuple[list[str], list[str]]] = {
     ("inspect",): ([], ["nosuch"]),
     ("verify",): ([], ["nosuch"]),
     ("params",): ([], []),
+    ("bench",): (["--against=nosuch"], ["char-quick"]),
     ("configs",): ([], []),
     ("tokenizer", "train"): (["--out=o.json", "--vocab-size=300"], ["nosuch.txt"]),
     ("tokenizer", "show"): ([], ["byte"]),

@@ -10,8 +10,8 @@ from mypt.records.model import ModelConfig
 TOKENS_PER_PARAMETER = 20
 """Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
 
-PROCESS_BYTES = 320 * 2**20
-"""Python with torch and its thread pools, before any tensor: measured on a CPU."""
+PROCESS_BYTES, COMPILER_BYTES = 250 * 2**20, 170 * 2**20
+"""Python with torch and its thread pools, before any tensor, and torch's compiler: measured on a CPU."""
 
 _TABLE_BYTES_PER_ID = 750
 """A token table as tiktoken holds it: 36 MiB for GPT-2's."""
@@ -80,6 +80,7 @@ def training_memory(
     on_gpu: bool = False,
     accumulates: bool = False,
     checkpoint_activations: bool = False,
+    compiled: bool = False,
 ) -> TrainingMemory:
     """Estimate the peak of one step with fp32 weights.
 
@@ -91,6 +92,7 @@ def training_memory(
         on_gpu: where it runs.
         accumulates: whether a step has several such passes, whose gradients add up.
         checkpoint_activations: whether blocks keep their inputs alone, and are passed again for their gradients.
+        compiled: whether blocks run as compiled code.
     """
     counts, size = model.parameter_count, _BYTES[precision]
     weights = counts.total * _FP32
@@ -122,7 +124,7 @@ def training_memory(
     if optimizer == "muon":
         moments -= (counts.attention + counts.mlp) * _FP32  # one for each number of a matrix
         in_the_update += _direction_bytes(model, size if precision == "bf16" else _FP32)
-    process = PROCESS_BYTES + model.vocab_size * _TABLE_BYTES_PER_ID
+    process = PROCESS_BYTES + (COMPILER_BYTES if compiled else 0) + model.vocab_size * _TABLE_BYTES_PER_ID
     return TrainingMemory(
         process=process,
         weights=weights + working,

@@ -12,7 +12,7 @@ from typing import TypeVar
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.train.memory import in_memory, is_shortage
-from mypt.core.train.pace import seconds_per_step
+from mypt.core.train.pace import seconds_of_best_step
 from mypt.core.train.session import Session
 from mypt.core.train.start import Origin, begin
 from mypt.core.trials import cache_folder, find_trial, keep_trial, machine_facts
@@ -82,12 +82,12 @@ def _faster(
         return device
     facts = _facts(config, device)
     trial = find_trial("compile", facts)
-    usual_s = trial.usual_s if trial else (yield from _on_a_copy(config, device, corpus, seconds_per_step))
+    usual_s = trial.usual_s if trial else (yield from _on_a_copy(config, device, corpus, seconds_of_best_step))
     if not _is_long(config, duration_s, usual_s):
         return device
     if trial is None:
-        yield Noted("trying whether compiled steps are faster …")
-        tried_s = yield from _on_a_copy(config, compiled, corpus, seconds_per_step)
+        yield Noted(f"a step takes {usual_s * 1000:.0f} ms; trying whether compiled ones are faster …")
+        tried_s = yield from _on_a_copy(config, compiled, corpus, seconds_of_best_step)
         trial = Trial(question="compile", facts=facts, usual_s=usual_s, tried_s=tried_s)
         keep_trial(trial)
     is_faster = trial.gain >= _CLEARLY_FASTER

@@ -54,6 +54,7 @@ def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMe
         on_gpu=device.kind == "cuda",
         accumulates=sequences < training.batch_size,
         checkpoint_activations=training.checkpoint_activations,
+        compiled=device.compiled,
     )
 
 

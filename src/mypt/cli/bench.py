@@ -23,7 +23,8 @@ def bench(
     ] = None,
     batch_size: Annotated[int | None, option("--batch-size", help="Sequences per optimizer step.")] = None,
     seconds: Annotated[
-        float, option("--seconds", help="Of steps, or of tokens, in each process.", show_default=True, min=0.01, max=3600)
+        float,
+        option("--seconds", help="Of steps, or of tokens, in each process.", show_default=True, min=0.01, max=3600),
     ] = 3.0,
     rounds: Annotated[
         int, option("--rounds", help="How often each row is measured, in turns.", show_default=True, min=1, max=1000)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-WRITTEN_OUT = 512
-"""Up to so many keys, compiled code for CPUs computes all weights at once: torch's own kernel is slower backwards."""
+_MOST_KEYS = 512
+"""For more keys all weights at once take too much memory."""
 
 
 def attend(
@@ -24,11 +24,17 @@ def attend(
         dropout: the share of the weights that are dropped.
     """
     is_causal = mask is None and query_BHTD.shape[2] > 1
-    if torch.compiler.is_compiling() and query_BHTD.device.type == "cpu" and key_BHTD.shape[2] <= WRITTEN_OUT:
+    if torch.compiler.is_compiling() and _pays_written_out(query_BHTD, key_BHTD):
         return _written_out(query_BHTD, key_BHTD, value_BHTD, mask, dropout)
     return F.scaled_dot_product_attention(
         query_BHTD, key_BHTD, value_BHTD, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
     )
+
+
+def _pays_written_out(query_BHTD: Tensor, key_BHTD: Tensor) -> bool:
+    """Whether compiled code is faster than torch's own kernel: on CPUs in 16 bits, where that is slow backwards."""
+    is_narrow = query_BHTD.dtype.itemsize == 2  # noqa: PLR2004 - two bytes
+    return is_narrow and query_BHTD.device.type == "cpu" and key_BHTD.shape[2] <= _MOST_KEYS
 
 
 def _written_out(

@@ -25,6 +25,9 @@ STACKED_NUMBERS = 2**24
 _STACKS = 5
 """Tensors as large as a stack that orthogonalizing it takes at once."""
 
+WRITTEN_OUT_KEYS = 512
+"""Up to so many keys, compiled attention in 16 bits on a CPU keeps all its weights: more would take too much memory."""
+
 _FP32 = 4
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -100,6 +103,8 @@ def training_memory(
     working = copied * size
     moments = 2 * weights
     activations = activation_bytes(model, batch_size, precision, checkpointed=checkpoint_activations)
+    if compiled and not on_gpu and precision != "fp32" and model.block_size <= WRITTEN_OUT_KEYS and not model.dropout:
+        activations += batch_size * model.block_size**2 * model.n_head * model.n_layer * size
     workspace = _workspace_bytes(model, batch_size, size, on_gpu=on_gpu, checkpointed=checkpoint_activations)
     embedding = model.vocab_size * model.n_embd * _FP32
     rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))

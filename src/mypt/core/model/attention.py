@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-_MOST_KEYS = 512
-"""For more keys all weights at once take too much memory."""
+from mypt.records.budget import WRITTEN_OUT_KEYS
 
 
 def attend(
@@ -34,7 +33,7 @@ def attend(
 def _pays_written_out(query_BHTD: Tensor, key_BHTD: Tensor) -> bool:
     """Whether compiled code is faster than torch's own kernel: on CPUs in 16 bits, where that is slow backwards."""
     is_narrow = query_BHTD.dtype.itemsize == 2  # noqa: PLR2004 - two bytes
-    return is_narrow and query_BHTD.device.type == "cpu" and key_BHTD.shape[2] <= _MOST_KEYS
+    return is_narrow and query_BHTD.device.type == "cpu" and key_BHTD.shape[2] <= WRITTEN_OUT_KEYS
 
 
 def _written_out(

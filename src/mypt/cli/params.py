@@ -54,6 +54,7 @@ def params(
 ) -> None:
     """Count parameters, memory and compute of a config, a model or given sizes."""
     from mypt.cli.tables import show_params
+    from mypt.core.checkpoint.snapshot import Snapshot
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.core.train.start import run_device
     from mypt.errors import UsageError
@@ -66,9 +67,10 @@ def params(
     if wanted is not None and config_file is not None:
         raise UsageError(f"give a model ({wanted}) or a config ({config_file}), not both")
     directory = ModelDirectory(checkpoint_dir, wanted) if wanted is not None else None
-    if directory is not None and directory.states():
-        state = directory.states()[0]
-        saved = {"model": state.config().model_dump(), "training": state.training().training.model_dump()}
+    states = directory.states() if directory is not None else []
+    own = Snapshot.of(states[0]) if states else None
+    if own is not None:
+        saved = {"model": own.config.model_dump(), "training": own.training.training.model_dump()}
         layer = Layer(f"model {wanted}", saved, is_whole=True)
     else:
         reference = wanted if config_file is None else config_file
@@ -91,8 +93,10 @@ def params(
     config = resolve([layer, dotted_layer("flag", given)], where=layer.source).config
     # A model's own device may be another machine's.
     training = config.training.model_copy(update={"device": device or "auto"})
-    chosen = result_of(run_device(config.model_copy(update={"training": training}), None))
-    report = params_report(config.model, config.training, chosen.precision, on_gpu=chosen.kind == "cuda")
+    chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
+    compiled = own is not None and own.training.versions.get("compiled") == "yes"
+    on_gpu = chosen.kind == "cuda"
+    report = params_report(config.model, config.training, chosen.precision, on_gpu=on_gpu, compiled=compiled)
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))
     else:

@@ -6,6 +6,7 @@ Letters: B batch, T context, C width, H heads, K width of keys and values, V voc
 from typing import NamedTuple
 
 from mypt.records.model import ModelConfig
+from mypt.records.run import TrainingConfig
 
 TOKENS_PER_PARAMETER = 20
 """Compute-optimal training tokens per parameter (Hoffmann et al., 2022, "Chinchilla")."""
@@ -72,6 +73,22 @@ def rows_at_once(vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
     """Of how many positions the loss holds logits at a time, each number taking so many bytes."""
     room = _LOGITS_BYTES_ON_GPU if on_gpu else _LOGITS_BYTES
     return max(_FEWEST_ROWS, room // (vocab_size * number_bytes))
+
+
+def memory_as_trained(
+    model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False, compiled: bool = False
+) -> TrainingMemory:
+    """Estimate the peak of a step of a run; the precision is what was chosen for it."""
+    return training_memory(
+        model,
+        training.sequences_at_once,
+        precision,
+        training.optimizer,
+        on_gpu=on_gpu,
+        accumulates=training.sequences_at_once < training.batch_size,
+        checkpoint_activations=training.checkpoint_activations,
+        compiled=compiled,
+    )
 
 
 def training_memory(

@@ -6,11 +6,10 @@ from pydantic import Field
 
 from mypt.records.base import Record
 from mypt.records.budget import (
-    TrainingMemory,
     generation_memory,
+    memory_as_trained,
     optimal_tokens,
     training_flops_per_token,
-    training_memory,
 )
 from mypt.records.dataset import DatasetManifest
 from mypt.records.model import ModelConfig
@@ -183,10 +182,11 @@ class ConfigsReport(Record, frozen=True):
 
 
 def params_report(
-    model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False
+    model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False, compiled: bool = False
 ) -> ParamsReport:
     """Count an architecture's parameters, bytes and FLOPs, as it is trained."""
-    memory, generation = _memory(model, training, precision, on_gpu=on_gpu), generation_memory(model)
+    memory = memory_as_trained(model, training, precision, on_gpu=on_gpu, compiled=compiled)
+    generation = generation_memory(model)
     return ParamsReport(
         config=model,
         batch_size=training.batch_size,
@@ -205,18 +205,6 @@ def params_report(
     )
 
 
-def _memory(model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False) -> TrainingMemory:
-    return training_memory(
-        model,
-        training.sequences_at_once,
-        precision,
-        training.optimizer,
-        on_gpu=on_gpu,
-        accumulates=training.sequences_at_once < training.batch_size,
-        checkpoint_activations=training.checkpoint_activations,
-    )
-
-
 def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
     """Describe a preset, trained as it says, in fp32."""
     model, batch_size = preset.model, preset.training.batch_size
@@ -229,6 +217,6 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         n_embd=model.n_embd,
         block_size=model.block_size,
         batch_size=batch_size,
-        training_memory_bytes=_memory(model, preset.training, "fp32").peak,
+        training_memory_bytes=memory_as_trained(model, preset.training, "fp32").peak,
         generation_memory_bytes=generation_memory(model).total,
     )

@@ -128,7 +128,7 @@ def test_a_long_run_tries_both_and_keeps_what_it_found(
 ) -> None:
     monkeypatch.setattr(compiling, "_WORTH_S", 0)
     monkeypatch.setattr(compiling, "_WORTH_STEPS", 0)
-    monkeypatch.setattr(compiling, "_CLEARLY_FASTER", 0)  # whatever the clock says
+    monkeypatch.setattr(compiling, "_WORTH_GAIN", 0)  # whatever the clock says
     events = list(train(with_training(tiny_run, max_iters=2), directory))
     assert "ms compiled and" in messages(events)
     assert directory.states()[0].training().versions["compiled"] == "yes"

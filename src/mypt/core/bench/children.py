@@ -41,7 +41,7 @@ def ask(job: Job) -> dict[str, Any]:
         complaints.seek(0)
         last_words = complaints.read().strip().splitlines()[-1:]
     if not told.endswith("\n"):
-        if code == -getattr(signal, "SIGKILL", 0):
+        if os.name == "posix" and code == -signal.SIGKILL:
             raise MemoryShortageError("its process was killed: out of memory, most likely")
         raise MyptError(f"its process ended with code {code}: {' '.join(last_words) or 'without a word'}")
     answer = json.loads(told)
@@ -76,7 +76,7 @@ def started(
 
 
 def _environment() -> Mapping[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MYPT_")}
+    kept = {name: value for name, value in os.environ.items() if name == "MYPT_CACHE" or not name.startswith("MYPT_")}
     if CHOSE_WAITING:
         kept.pop("OMP_WAIT_POLICY", None)
     home = str(Path(mypt.__file__).parent.parent)

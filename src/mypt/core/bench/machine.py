@@ -14,6 +14,7 @@ from mypt.core.device import Device, computes_bf16
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
 from mypt.core.train.memory import predicted_bytes
 from mypt.core.train.start import run_device
+from mypt.core.train.working import NARROW
 from mypt.events import result_of
 from mypt.records.bench import Job, MachineFacts, Survey
 from mypt.records.model import ModelConfig
@@ -24,7 +25,7 @@ _WIDTHS = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 _MATRIX_S = 1.0
 _WARMUP_STEPS = 3
 _FEWEST_STEPS = 3
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, **NARROW}
 _WIDE = ModelConfig(n_embd=1024, n_head=16)
 """A model of this width computes in the device's best precision."""
 

@@ -33,7 +33,10 @@ def first_step_s(config: RunConfig) -> float:
     Raises:
         MyptError: when there was none.
     """
-    with TemporaryDirectory(prefix="mypt-bench-") as folder, TemporaryFile("w+", encoding="utf-8") as complaints:
+    with (
+        TemporaryDirectory(prefix="mypt-bench-") as folder,
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
+    ):
         command = [sys.executable, "-m", "mypt", "train", *_prepared(Path(folder), config)]
         began_s = time.perf_counter()
         with started(command, complaints, Path(folder)) as child:
@@ -48,5 +51,8 @@ def first_step_s(config: RunConfig) -> float:
 def _prepared(folder: Path, config: RunConfig) -> list[str]:
     size = max(_LETTERS, _WINDOWS * config.model.block_size)
     (folder / "text.txt").write_text("".join(random.Random(1).choices("abcdefgh \n", k=size)))  # noqa: S311 - any text
-    config.model_copy(update={"data": DataConfig()}).write(folder / "config.json")
+    # By itself a training may first try whether compiled steps are faster.
+    compiles = "on" if config.training.compile == "on" else "off"
+    training = config.training.model_copy(update={"compile": compiles})
+    config.model_copy(update={"training": training, "data": DataConfig()}).write(folder / "config.json")
     return ["text.txt", "--config-file", "config.json", "--tokenization", "byte", "--json"]

@@ -21,6 +21,9 @@ from mypt.errors import CheckpointError, DivergedError
 from mypt.records.model import ModelConfig
 
 # In the order of the library, which puts wide types first, so that every tensor is aligned.
+Memory = Mapping[Tensor, dict[str, Tensor]]
+"""What an optimizer keeps of each parameter."""
+
 _TYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -33,9 +36,6 @@ _TYPES = {
     torch.float64: "F64",
     torch.int64: "I64",
 }
-Memory = Mapping[Tensor, dict[str, Tensor]]
-"""What an optimizer keeps of each parameter."""
-
 _RANKS = {dtype: -rank for rank, dtype in enumerate(_TYPES)}
 
 

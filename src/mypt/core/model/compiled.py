@@ -4,19 +4,32 @@ One block is compiled and all others run its code, since only their weights diff
 take several times as long and gain nothing. Evaluation takes the blocks as they are written.
 """
 
+import os
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 from mypt.core.model.gpt import GPT
+from mypt.core.trials import cache_folder
+from mypt.durable import make_directory
+
+_MOST_SHAPES = 64
+"""All models of a process share these: torch's own limit of eight is for one function of one program."""
+
+# torch's compiler, which looks at what one block hands to the next, and which would have fp32 be less than fp32.
+_WARNINGS = (r"The \.grad attribute of a Tensor that is not a leaf", r"TensorFloat32 tensor cores")
 
 
 def compile_blocks(model: GPT) -> None:
     """From now on run the blocks as compiled code; it is made when they run first, for the shapes they then meet."""
-    # torch's own compiler looks there, at what one block hands to the next.
-    warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+    import torch._dynamo.config as limits
+
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    limits.recompile_limit = max(_MOST_SHAPES, limits.recompile_limit)
+    _keep_compiled_code()
     for block in model.blocks:
         block.compile(fullgraph=True, dynamic=False, options={"deterministic": True})
 
@@ -26,3 +39,13 @@ def as_written() -> Generator[None]:
     """Run no compiled code meanwhile: for what runs too seldom to be worth another compilation."""
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _keep_compiled_code() -> None:
+    """Have torch keep what it compiles beside our trials, and not where the system clears it at every start."""
+    with suppress(OSError, RuntimeError):
+        # The number of threads stands in the code, and not in every torch's key to it.
+        folder = cache_folder() / "compiled" / f"torch-{torch.__version__}-{torch.get_num_threads()}-threads"
+        make_directory(folder)
+        if os.access(folder, os.W_OK):
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))

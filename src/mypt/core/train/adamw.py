@@ -56,6 +56,9 @@ class AdamW:
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.make_moments()
+        # Metal's kernel does not read it: there we wait for the device.
+        if self.found_inf is not None and self.found_inf.device.type == "mps" and self.found_inf.item():
+            return
         beta1, beta2 = self._betas
         for group in self.groups:
             moved = [(parameter, parameter.grad) for parameter in group.parameters if parameter.grad is not None]

@@ -3,33 +3,27 @@
 Compiled code rounds otherwise, so a run that goes on does as it did before.
 """
 
-import os
-from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from collections.abc import Generator
 from dataclasses import replace
-from typing import TypeVar
 
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.train.memory import in_memory, is_shortage
-from mypt.core.train.pace import seconds_of_best_step
-from mypt.core.train.session import Session
-from mypt.core.train.start import Origin, begin
-from mypt.core.trials import cache_folder, find_trial, keep_trial, machine_facts
-from mypt.durable import make_directory
+from mypt.core.train.memory import is_shortage
+from mypt.core.train.pace import on_a_copy, seconds_of_best_step
+from mypt.core.train.start import Origin
+from mypt.core.trials import find_trial, keep_trial, machine_facts
 from mypt.errors import MyptError, UsageError
 from mypt.events import Event, Noted, Warned
 from mypt.records.budget import training_flops_per_token
 from mypt.records.run import RunConfig
 from mypt.records.trial import Trial
 
-T = TypeVar("T")
-
 _WORTH_S, _WORTH_STEPS = 90, 300
 """Shorter runs end before they have won back the time of compiling and trying."""
-_SLOWEST_FLOPS, _LONGEST_START_S = 2e10, 0.02
+_SLOWEST_FLOPS_PER_S = 2e10
+_LONGEST_START_S = 0.02
 """No machine is slower than this, nor takes longer to begin a step: what is short even so need not be tried."""
-_CLEARLY_FASTER = 1.05
+_WORTH_GAIN = 1.05
 
 
 class _CannotCompileError(Exception):
@@ -57,17 +51,16 @@ def choose_compiled(
     if told == "off" or (told == "auto" and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
     compiled = replace(device, compiled=True)
-    _keep_compiled_code()
     try:
         if told == "auto":
             return (yield from _faster(config, device, compiled, corpus, duration_s))
         yield Noted("compiling …")
-        yield from _on_a_copy(config, compiled, corpus, Session.train_step)
+        yield from _seconds_of_best_step(config, compiled, corpus)
     except _CannotCompileError as problem:
-        if config.training.compile == "on":
+        if config.training.compile == "on" and origin.own is None:
             raise UsageError(
                 f"--compile on: this machine cannot compile: {problem}",
-                hint="Install a C++ compiler (g++ or clang), or leave --compile out.",
+                hint="Install a C++ compiler (g++ or clang), or say --compile off.",
             ) from None
         yield Warned(f"steps are not compiled: {problem}")
         return device
@@ -82,15 +75,15 @@ def _faster(
         return device
     facts = _facts(config, device)
     trial = find_trial("compile", facts)
-    usual_s = trial.usual_s if trial else (yield from _on_a_copy(config, device, corpus, seconds_of_best_step))
+    usual_s = trial.usual_s if trial else (yield from _seconds_of_best_step(config, device, corpus))
     if not _is_long(config, duration_s, usual_s):
         return device
     if trial is None:
         yield Noted(f"a step takes {usual_s * 1000:.0f} ms; trying whether compiled ones are faster …")
-        tried_s = yield from _on_a_copy(config, compiled, corpus, seconds_of_best_step)
+        tried_s = yield from _seconds_of_best_step(config, compiled, corpus)
         trial = Trial(question="compile", facts=facts, usual_s=usual_s, tried_s=tried_s)
         keep_trial(trial)
-    is_faster = trial.gain >= _CLEARLY_FASTER
+    is_faster = trial.gain >= _WORTH_GAIN
     yield Noted(
         f"a step takes {trial.tried_s * 1000:.0f} ms compiled and {trial.usual_s * 1000:.0f} ms as written here: "
         f"{'compiled' if is_faster else 'not compiled'}"
@@ -100,7 +93,7 @@ def _faster(
 
 def _facts(config: RunConfig, device: Device) -> dict[str, str]:
     """What the outcome of a trial depends on."""
-    names = ("batch_size", "sequences_at_once", "optimizer", "document_mask")
+    names = ("batch_size", "sequences_at_once", "optimizer", "document_mask", "checkpoint_activations")
     facts = {name: str(getattr(config.training, name)) for name in names}
     facts |= {"device": device.label, "precision": device.precision, "model": config.model.as_json()}
     return machine_facts() | facts
@@ -116,32 +109,21 @@ def _is_long(config: RunConfig, duration_s: float | None, step_s: float) -> bool
 
 def _longest_step_s(config: RunConfig) -> float:
     tokens = config.training.batch_size * config.model.block_size
-    return tokens * training_flops_per_token(config.model) / _SLOWEST_FLOPS + _LONGEST_START_S
+    return tokens * training_flops_per_token(config.model) / _SLOWEST_FLOPS_PER_S + _LONGEST_START_S
 
 
-def _on_a_copy(
-    config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]
-) -> Generator[Event, None, T]:
-    """Do some steps of a throw-away copy of the run.
+def _seconds_of_best_step(config: RunConfig, device: Device, corpus: Corpus) -> Generator[Event, None, float]:
+    """Time steps of a throw-away copy of the run.
 
     Raises:
         _CannotCompileError: when that is what fails.
     """
     try:
-        with closing(begin(config, corpus, Origin(), device)) as session:
-            return (yield from in_memory(session, lambda: work(session)))
+        return (yield from on_a_copy(config, device, corpus, seconds_of_best_step))
     except MyptError:
         raise
-    except (RuntimeError, OSError, ImportError) as problem:
+    except Exception as problem:
+        # gcc's, Triton's and torch's own errors have no kind in common.
         if not device.compiled or is_shortage(problem):
             raise
-        raise _CannotCompileError(str(problem).strip().split("\n")[0]) from None
-
-
-def _keep_compiled_code() -> None:
-    """Have torch keep what it compiles beside our own trials, and not where the system clears it at every start."""
-    with suppress(OSError, RuntimeError):
-        folder = cache_folder() / "compiled"
-        make_directory(folder)
-        if os.access(folder, os.W_OK):
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        raise _CannotCompileError(str(problem).strip().split("\n")[0] or type(problem).__name__) from None

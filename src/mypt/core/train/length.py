@@ -6,13 +6,12 @@ The number is saved with the run: who goes on with it goes on to the same step, 
 import math
 import time
 from collections.abc import Generator
-from contextlib import closing
 
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.train.memory import in_memory
-from mypt.core.train.pace import seconds_per_evaluation, seconds_per_step
-from mypt.core.train.start import Origin, begin
+from mypt.core.train.pace import on_a_copy, seconds_per_evaluation, seconds_per_step
+from mypt.core.train.session import Session
+from mypt.core.train.start import Origin
 from mypt.events import Event, Noted
 from mypt.records.length import Length
 from mypt.records.run import RunConfig, TrainingConfig
@@ -74,10 +73,12 @@ def _timed(
     config: RunConfig, duration_s: float, corpus: Corpus, device: Device, started_s: float
 ) -> Generator[Event, None, RunConfig]:
     yield Noted("measuring how fast this machine is …")
-    with closing(begin(config, corpus, Origin(), device)) as session:
-        step_s = yield from in_memory(session, lambda: seconds_per_step(session, duration_s))
-        evaluation_s = yield from in_memory(session, lambda: seconds_per_evaluation(session))
-        at_once = session.sequences_at_once
+
+    def measured(session: Session) -> tuple[float, float, int]:
+        step_s, evaluation_s = seconds_per_step(session, duration_s), seconds_per_evaluation(session)
+        return step_s, evaluation_s, session.sequences_at_once
+
+    step_s, evaluation_s, at_once = yield from on_a_copy(config, device, corpus, measured)
     left_s = started_s + duration_s - time.monotonic() - evaluation_s
     steps = max(1, round(left_s / (step_s + evaluation_s / config.training.eval_interval)))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps end after {human_duration(duration_s)}")

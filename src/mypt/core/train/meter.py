@@ -5,12 +5,12 @@ The clock always runs for one part; `spending` changes which. So the parts add u
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 Part = Literal["steps", "batches", "evaluation", "saving", "logging", "other"]
 """`batches`: waiting for them. `logging`: writing to the log, and what whoever is told of an event makes of it."""
 
-PARTS: tuple[Part, ...] = ("steps", "batches", "evaluation", "saving", "logging", "other")
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Meter:

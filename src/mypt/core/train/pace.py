@@ -1,15 +1,51 @@
 """How fast this machine does a run, measured on a throw-away copy of it."""
 
+import gc
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from statistics import median
+from typing import TypeVar
 
+import torch
+
+from mypt.core.data.corpus import Corpus
+from mypt.core.device import Device
+from mypt.core.train.memory import in_memory
 from mypt.core.train.session import Session
+from mypt.core.train.start import Origin, begin
+from mypt.events import Event
+from mypt.records.run import RunConfig
+
+T = TypeVar("T")
 
 _MEASURED_SHARE, _LONGEST_S = 0.01, 30
 _FEWEST_STEPS = 5
 _LONGEST_TRIAL_S = 10
 _WARMING_UP = 5
 """One step in so many is not counted: the first ones prepare what the later ones use."""
+
+
+def on_a_copy(
+    config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]
+) -> Generator[Event, None, T]:
+    """Do some steps of a copy of a new run, and throw it away.
+
+    Raises:
+        MemoryShortageError: when there is no room for it.
+    """
+    result = yield from _worked(config, device, corpus, work)
+    gc.collect()  # compiled blocks refer to themselves, and the run itself needs the room
+    if device.kind == "cuda":
+        torch.cuda.empty_cache()
+    return result
+
+
+def _worked(
+    config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]
+) -> Generator[Event, None, T]:
+    with closing(begin(config, corpus, Origin(), device)) as session:
+        return (yield from in_memory(session, lambda: work(session)))
 
 
 def seconds_per_step(session: Session, duration_s: float) -> float:
@@ -39,10 +75,11 @@ def seconds_of_best_step(session: Session) -> float:
 
 
 def _seconds_of_a_step(session: Session) -> float:
-    started_s = time.monotonic()
+    # The monotonic clock of some systems ticks sixty times a second.
+    started_s = time.perf_counter()
     session.train_step()
     session.read()
-    return time.monotonic() - started_s
+    return time.perf_counter() - started_s
 
 
 def seconds_per_evaluation(session: Session) -> float:

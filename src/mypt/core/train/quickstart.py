@@ -15,9 +15,9 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import read_corpus
 from mypt.core.device import Device
 from mypt.core.generate.loaded import load_model
-from mypt.core.train.pace import seconds_per_step
+from mypt.core.train.pace import on_a_copy, seconds_per_step
 from mypt.core.train.run import train
-from mypt.core.train.start import Origin, begin, run_device
+from mypt.core.train.start import run_device
 from mypt.durable import write_text
 from mypt.events import Event, Finished, Noted, result_of
 from mypt.records.model import ModelConfig
@@ -152,5 +152,5 @@ def _read_source(path: Path) -> str:
 def _seconds_per_step(config: RunConfig, device: Device, duration_s: float) -> float:
     corpus = result_of(read_corpus(config.data))  # the run itself will tell of it
     model = config.model.model_copy(update={"vocab_size": corpus.spec.vocab_size})
-    with closing(begin(config.model_copy(update={"model": model}), corpus, Origin(), device)) as throw_away:
-        return seconds_per_step(throw_away, duration_s)
+    config = config.model_copy(update={"model": model})
+    return result_of(on_a_copy(config, device, corpus, lambda session: seconds_per_step(session, duration_s)))

@@ -102,7 +102,7 @@ def _compare(replayed: Contents, saved: Snapshot) -> tuple[int, list[str]]:
         (replayed.moments, load_tensors(path / OPTIMIZER_FILE, _CPU)),
     ]
     differing = [name for mine, theirs in tensors for name in _differing(mine, theirs)]
-    facts = ("step", "samples_seen", "loss", "skipped_steps")
+    facts = ("step", "samples_seen", "loss", "skipped_steps", "loss_scale")
     differing += [name for name in facts if getattr(replayed.training, name) != getattr(saved.training, name)]
     return sum(len(theirs) for _, theirs in tensors) + len(facts), differing
 

@@ -89,7 +89,7 @@ def run_device(config: RunConfig, own: Snapshot | None) -> Generator[Event, None
     saved = own.training.versions if own else {}
     if saved.get("device", "").startswith(device.kind):
         precision = saved.get("precision")
-        if precision in ("fp32", "fp16") or (precision == "bf16" and computes_bf16(device.torch)):
+        if precision in ("fp32", "fp16") or (precision == "bf16" and computes_bf16(device.torch) is not False):
             return replace(device, precision=precision)
     if device.kind != "cpu" or computes_bf16(device.torch) is False:
         return device

@@ -57,6 +57,35 @@ def test_everything_is_measured_and_holds_together(mypt: Mypt, mini: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == before, "nothing is left behind"
 
 
+PEER = """
+import torch
+from types import SimpleNamespace
+
+class GPTConfig(SimpleNamespace):
+    pass
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        return torch.optim.SGD(self.parameters(), lr=learning_rate)
+    def forward(self, ids, targets):
+        logits = self.table(ids)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+
+def test_what_looks_like_a_checkout_is_run_beside_ours_and_compared(mypt: Mypt, mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "peer").mkdir()
+    (tmp_path / "peer" / "model.py").write_text(PEER)
+    run = mypt("bench", mini, *BRIEFLY, "--json", "--against", "peer", "--precision", "fp32")
+    assert run.returncode == 0, run.stderr
+    (peer,) = json.loads(run.stdout)["peers"]
+    assert peer["tokens_per_s"]["median"] > 0
+    assert peer["ratio"]["median"] > 0
+
+
 def test_people_see_a_table_and_in_one_line_what_does_not_fit(mypt: Mypt, mini: Path, tmp_path: Path) -> None:
     huge = tmp_path / "huge.json"
     huge.write_text(json.dumps({"model": {"n_layer": 200, "n_head": 64, "n_embd": 16_384}}))

@@ -124,11 +124,8 @@ def training_memory(
         activations += batch_size * model.block_size**2 * model.n_head * model.n_layer * size
     workspace = _workspace_bytes(model, batch_size, size, on_gpu=on_gpu, checkpointed=checkpoint_activations)
     embedding = model.vocab_size * model.n_embd * _FP32
-    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
-    # Overwritten by their own gradient; a GPU has them all in fp32 between the two.
-    logits = rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
     # The forward pass ends with all activations, the head's gradient and some logits; gradients of tables come next.
-    loss = embedding + max(logits, embedding)
+    loss = embedding + max(_logits_bytes(model, batch_size, precision, on_gpu=on_gpu), embedding)
     # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
     tables = (3 if model.traits.tied_head else 1) * embedding
     if accumulates:
@@ -158,6 +155,13 @@ def training_memory(
         snapshot=weights + moments,
         peak=process + 2 * (weights + moments) + working + max(in_the_pass, in_the_update),
     )
+
+
+def _logits_bytes(model: ModelConfig, batch_size: int, precision: str, *, on_gpu: bool) -> int:
+    """Those of some positions, overwritten by their own gradient; a GPU has them all in fp32 between the two."""
+    size = _BYTES[precision]
+    rows = min(batch_size * model.block_size, rows_at_once(model.vocab_size, size, on_gpu=on_gpu))
+    return rows * model.vocab_size * (size + (_FP32 if on_gpu and precision != "fp32" else 0))
 
 
 def _direction_bytes(model: ModelConfig, size: int) -> int:

@@ -101,6 +101,14 @@ def test_compiled_blocks_give_the_loss_and_gradients_of_written_ones_and_share_o
     with torch.no_grad(), as_written():
         model.eval()(ids_BT[:1, :5])
     assert counters["stats"]["unique_graphs"] == 1
+    # Passed again for their gradients, they give the same bits, by the same code.
+    model.train()
+    model.zero_grad()
+    model.checkpoint_activations = True
+    model.loss(ids_BT[:, :-1], ids_BT[:, 1:]).backward()
+    again = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(torch.equal(*pair) for pair in zip(gradients[1], again, strict=True))
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_a_short_run_is_neither_compiled_nor_tried(tiny_run: RunConfig, directory: ModelDirectory) -> None:
@@ -150,9 +158,11 @@ def test_without_a_compiler_a_run_that_must_not_compile_is_refused_and_any_other
             list(train(with_training(run, compile="on"), ModelDirectory(directory.path.parent, "other")))
         assert "C++ compiler" in str(refused.value.hint)
         torch._dynamo.reset()
-        told = messages(list(train(with_training(run, max_iters=4), directory)))
-    assert "steps are not compiled" in told
-    assert "compiled yes before and no now" in told
+        for said, steps in (("on", 4), ("auto", 6)):
+            torch._dynamo.reset()
+            told = messages(list(train(with_training(run, max_iters=steps, compile=said), directory)))
+            assert ("steps are not compiled" in told) == (said == "on"), said
+            assert ("compiled yes before and no now" in told) == (said == "on"), said
 
 
 def test_precision_and_compilation_are_facts_of_the_device() -> None:

@@ -54,13 +54,14 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--optimizer")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--checkpoint-activations", action="store_true", default=None)
+    parser.add_argument("--compile")
     return parser.parse_args()
 
 
 def run_config(arguments: argparse.Namespace, text: str) -> RunConfig:
     """The preset with the changes that were asked for, three steps long."""
     changes: dict[str, Any] = {"model.dropout": arguments.dropout, "model.family": arguments.family}
-    for name in ("batch_size", "micro_batch_size", "optimizer", "precision", "checkpoint_activations"):
+    for name in ("batch_size", "micro_batch_size", "optimizer", "precision", "checkpoint_activations", "compile"):
         changes[f"training.{name}"] = getattr(arguments, name)
     changes |= {"training.max_iters": STEPS, "training.eval_interval": 100, "training.eval_iters": 1}
     changes |= {"training.save_interval": 1, "training.device": "cpu", "data.input_files": [text]}

@@ -34,7 +34,7 @@ def test_a_run_done_again_gives_the_same_bits_and_writes_nothing(
     assert isinstance(replayed, Replayed)
     assert (replayed.first_step, replayed.last_step, replayed.differing) == (24, 30, ())
     names = len(train_tensors(directory))
-    assert replayed.compared == names + 4 + 1, "every tensor, four facts, and the validation loss"
+    assert replayed.compared == names + 5 + 1, "every tensor, five facts, and the validation loss"
     assert listing(directory) == before
 
 

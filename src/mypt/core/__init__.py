@@ -2,8 +2,13 @@
 
 import os
 
-# Set before torch wakes. Its threads wait for each other by spinning; beside one busy program that
-# made steps 7 times slower than waiting asleep does (1,337 against 186 ms, two cores).
-CHOSE_WAITING = "OMP_WAIT_POLICY" not in os.environ
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+"""How torch's threads wait for each other after every operation: they spin for some microseconds, then sleep.
+
+Sleeping at once makes small steps take 1.7 times as long on an idle machine, spinning for long 7 times beside one busy
+program. GNU's library reads the second, and others only the first.
+"""
+CHOSE_WAITING = not WAITING.keys() & os.environ.keys()
 """Whether that is our own choice, and not what the environment says."""
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if CHOSE_WAITING:
+    os.environ |= WAITING  # before torch wakes

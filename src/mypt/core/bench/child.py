@@ -6,7 +6,7 @@ import sys
 from threading import Thread
 from typing import Any
 
-from mypt.core import CHOSE_WAITING
+from mypt.core import CHOSE_WAITING, WAITING
 from mypt.errors import MyptError
 from mypt.records.base import Record
 from mypt.records.bench import Job
@@ -34,7 +34,8 @@ def main() -> None:
 def _measured(job: Job) -> Record:
     if job.task == "peer":
         if CHOSE_WAITING:  # for threads of ours; it is to run as it ships
-            del os.environ["OMP_WAIT_POLICY"]
+            for name in WAITING:
+                del os.environ[name]
         from mypt.core.bench.nanogpt import peer_figures
 
         return peer_figures(job)

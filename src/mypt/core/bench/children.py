@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import mypt
-from mypt.core import CHOSE_WAITING
+from mypt.core import CHOSE_WAITING, WAITING
 from mypt.errors import MemoryShortageError, MyptError, retold
 from mypt.records.bench import Job
 
@@ -78,7 +78,7 @@ def started(
 def _environment() -> Mapping[str, str]:
     kept = {name: value for name, value in os.environ.items() if name == "MYPT_CACHE" or not name.startswith("MYPT_")}
     if CHOSE_WAITING:
-        kept.pop("OMP_WAIT_POLICY", None)
+        kept = {name: value for name, value in kept.items() if name not in WAITING}
     home = str(Path(mypt.__file__).parent.parent)
     search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     return kept | {"PYTHONPATH": search, "MYPT_OFFLINE": "1"}

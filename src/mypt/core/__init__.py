@@ -2,13 +2,13 @@
 
 import os
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
-"""How torch's threads wait for each other after every operation: they spin for some microseconds, then sleep.
+WAITING = {"GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "1"}
+"""How torch's threads wait for each other after every operation: they spin for a moment, then sleep.
 
-Sleeping at once makes small steps take 1.7 times as long on an idle machine, spinning for long 7 times beside one busy
-program. GNU's library reads the second, and others only the first.
+Sleeping at once makes small steps take up to 1.7 times as long on an idle machine, spinning for long 7 times beside one
+busy program. GNU's library reads the first, in turns of its loop; Intel's and LLVM's the second, in milliseconds.
 """
-CHOSE_WAITING = not WAITING.keys() & os.environ.keys()
+CHOSE_WAITING = not {"OMP_WAIT_POLICY", *WAITING} & os.environ.keys()
 """Whether that is our own choice, and not what the environment says."""
 if CHOSE_WAITING:
     os.environ |= WAITING  # before torch wakes

@@ -3,13 +3,15 @@
 Compiled code rounds otherwise, so a run that goes on does as it did before.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
+from typing import TypeVar
 
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.train.memory import is_shortage
 from mypt.core.train.pace import on_a_copy, seconds_of_best_step
+from mypt.core.train.session import Session
 from mypt.core.train.start import Origin
 from mypt.core.trials import find_trial, keep_trial, machine_facts
 from mypt.errors import MyptError, UsageError
@@ -17,6 +19,8 @@ from mypt.events import Event, Noted, Warned
 from mypt.records.budget import training_flops_per_token
 from mypt.records.run import RunConfig
 from mypt.records.trial import Trial
+
+T = TypeVar("T")
 
 _WORTH_S, _WORTH_STEPS = 90, 300
 """Shorter runs end before they have won back the time of compiling and trying."""
@@ -55,7 +59,7 @@ def choose_compiled(
         if told == "auto":
             return (yield from _faster(config, device, compiled, corpus, duration_s))
         yield Noted("compiling …")
-        yield from _seconds_of_best_step(config, compiled, corpus)
+        yield from _tried(config, compiled, corpus, Session.train_step)
     except _CannotCompileError as problem:
         if config.training.compile == "on" and origin.own is None:
             raise UsageError(
@@ -75,12 +79,12 @@ def _faster(
         return device
     facts = _facts(config, device)
     trial = find_trial("compile", facts)
-    usual_s = trial.usual_s if trial else (yield from _seconds_of_best_step(config, device, corpus))
+    usual_s = trial.usual_s if trial else (yield from _tried(config, device, corpus, seconds_of_best_step))
     if not _is_long(config, duration_s, usual_s):
         return device
     if trial is None:
         yield Noted(f"a step takes {usual_s * 1000:.0f} ms; trying whether compiled ones are faster …")
-        tried_s = yield from _seconds_of_best_step(config, compiled, corpus)
+        tried_s = yield from _tried(config, compiled, corpus, seconds_of_best_step)
         trial = Trial(question="compile", facts=facts, usual_s=usual_s, tried_s=tried_s)
         keep_trial(trial)
     is_faster = trial.gain >= _WORTH_GAIN
@@ -112,14 +116,16 @@ def _longest_step_s(config: RunConfig) -> float:
     return tokens * training_flops_per_token(config.model) / _SLOWEST_FLOPS_PER_S + _LONGEST_START_S
 
 
-def _seconds_of_best_step(config: RunConfig, device: Device, corpus: Corpus) -> Generator[Event, None, float]:
-    """Time steps of a throw-away copy of the run.
+def _tried(
+    config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]
+) -> Generator[Event, None, T]:
+    """Do some steps of a throw-away copy of the run.
 
     Raises:
         _CannotCompileError: when that is what fails.
     """
     try:
-        return (yield from on_a_copy(config, device, corpus, seconds_of_best_step))
+        return (yield from on_a_copy(config, device, corpus, work))
     except MyptError:
         raise
     except Exception as problem:

@@ -21,7 +21,7 @@ from mypt.events import Event, Noted
 from mypt.records.model import ModelConfig
 from mypt.records.trial import Trial
 
-CLEARLY_FASTER = 1.2
+_CLEARLY_FASTER = 1.2
 """Below, the more precise of the two is better."""
 _FAR_SLOWER = 3.0
 """From here on a larger trial would end alike."""
@@ -43,7 +43,7 @@ def with_fastest_precision(device: Device, model: ModelConfig) -> Generator[Even
 
 
 def _faster(trial: Trial) -> Precision:
-    return "bf16" if trial.gain >= CLEARLY_FASTER else "fp32"
+    return "bf16" if trial.gain >= _CLEARLY_FASTER else "fp32"
 
 
 def _told(trial: Trial) -> str:

@@ -1,15 +1,20 @@
 """The same laws on a CUDA device, in bf16: learning, exact resume, and models that travel."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.generate.loaded import load_model
+from mypt.core.model.attention import Mask, attend, attention_mask
+from mypt.core.model.blockwise import block_mask
 from mypt.core.train.run import train
 from mypt.events import Event, RunPlanned, StepDone
 from mypt.records.model import ModelConfig
@@ -22,13 +27,33 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=[("bf16", "adamw", 1e-2), ("fp32", "adamw", 1e-2), ("bf16", "muon", 0.04)], ids=str)
+MODEL = ModelConfig(n_layer=2, n_head=2, n_embd=64, block_size=32, dropout=0.1)
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "bf16": ({}, {}),
+    "fp32": ({}, {"precision": "fp32"}),
+    "fp16": ({}, {"precision": "fp16"}),
+    "muon": ({}, {"optimizer": "muon", "learning_rate": 0.04}),
+    "modern, muon, compiled": (
+        {"family": "modern", "dropout": 0.0},
+        {"optimizer": "muon", "learning_rate": 0.04, "compile": "on"},
+    ),
+    "compiled with dropout": ({}, {"compile": "on"}),
+    "compiled in fp32": ({"dropout": 0.0}, {"compile": "on", "precision": "fp32"}),
+    "compiled in fp16": ({"dropout": 0.0}, {"compile": "on", "precision": "fp16"}),
+    "compiled with documents": ({"dropout": 0.0}, {"compile": "on", "document_mask": True}),
+    "documents": ({}, {"document_mask": True}),
+    "pieces": ({}, {"micro_batch_size": 3}),
+    "compiled in pieces": ({"dropout": 0.0}, {"micro_batch_size": 3, "compile": "on"}),
+    "activations checkpointed": ({}, {"checkpoint_activations": True}),
+}
+
+
+@pytest.fixture(params=RUNS)
 def cuda_run(tiny_run: RunConfig, request: pytest.FixtureRequest) -> RunConfig:
-    precision, optimizer, rate = request.param
-    model = ModelConfig(n_layer=2, n_head=2, n_embd=64, block_size=32, dropout=0.1)
-    settings = {"device": "cuda", "precision": precision, "optimizer": optimizer, "learning_rate": rate}
-    training = tiny_run.training.model_copy(update=settings)
-    return tiny_run.model_copy(update={"model": model, "training": training})
+    model, training = RUNS[request.param]
+    training = {"device": "cuda", "precision": "bf16", "learning_rate": 1e-2} | training
+    update = {"model": MODEL.model_copy(update=model), "training": tiny_run.training.model_copy(update=training)}
+    return tiny_run.model_copy(update=update)
 
 
 def losses(events: list[Event]) -> dict[int, str]:
@@ -57,10 +82,54 @@ def test_resumed_run_equals_unbroken_run_on_cuda(cuda_run: RunConfig, tmp_path: 
     assert digests(tmp_path / "resumed") == digests(tmp_path / "unbroken")
 
 
+def test_recorded_steps_give_the_bits_of_usual_ones(
+    cuda_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = 0
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        nonlocal replays
+        replays += 1
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    recorded = losses(list(train(cuda_run, ModelDirectory(tmp_path / "recorded", "model"))))
+    is_recorded = not cuda_run.training.checkpoint_activations
+    assert replays == (60 - 3 if is_recorded else 0)
+    monkeypatch.setattr("mypt.core.train.recorded._USUAL_STEPS", 1000)
+    usual = losses(list(train(cuda_run, ModelDirectory(tmp_path / "usual", "model"))))
+    assert recorded == usual
+    assert digests(tmp_path / "recorded") == digests(tmp_path / "usual")
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("head_width", [16, 64, 128])
+def test_attention_by_blocks_is_attention(documents: bool, head_width: int) -> None:
+    torch.manual_seed(1)
+    B, T, H = 2, 200, 3
+    ids_BT = torch.zeros(B, T, dtype=torch.long, device="cuda")
+    documents_BT = (torch.rand(B, T, device="cuda") < 0.03).cumsum(1) if documents else None
+    parts = [torch.randn(B, H, T, head_width, device="cuda", dtype=torch.bfloat16) for _ in range(4)]
+    blocks = block_mask(ids_BT, documents_BT)
+    compiled = torch.compile(attend, fullgraph=True, dynamic=False, options={"deterministic": True})
+
+    def results(work: Callable[..., Tensor], dtype: torch.dtype, mask: Mask) -> list[Tensor]:
+        inputs = [part.to(dtype).requires_grad_() for part in parts[:3]]
+        mixed = work(*inputs, mask)
+        return [mixed, *torch.autograd.grad(mixed, inputs, parts[3].to(dtype))]
+
+    found, again = (results(compiled, torch.bfloat16, blocks) for _ in range(2))
+    expected = results(attend, torch.float64, attention_mask(ids_BT, documents_BT))
+    for ours, twice, truth in zip(found, again, expected, strict=True):
+        assert (ours.double() - truth).norm() < 0.01 * truth.norm()
+        assert ours.equal(twice)
+
+
 def test_training_learns_on_cuda(cuda_run: RunConfig, tmp_path: Path) -> None:
     events = list(train(cuda_run, ModelDirectory(tmp_path, "model")))
     found = [event.loss for event in events if isinstance(event, StepDone)]
-    assert found[-1] < found[0] - 0.8
+    assert found[-1] < found[0] - 0.7
     plan = next(event for event in events if isinstance(event, RunPlanned))
     assert plan.device.startswith("cuda: ")
     assert plan.precision == cuda_run.training.precision

@@ -3,25 +3,37 @@
 Letters: B batch, H heads, T positions, D head width.
 """
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from mypt.core.model.blockwise import attend_blockwise
 from mypt.records.budget import WRITTEN_OUT_KEYS
 
+if TYPE_CHECKING:  # loads torch's compiler
+    from torch.nn.attention.flex_attention import BlockMask
 
-def attend(
-    query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Tensor | None = None, dropout: float = 0.0
-) -> Tensor:
+Mask: TypeAlias = "Tensor | BlockMask | None"
+MaskMaker: TypeAlias = Callable[[Tensor, Tensor | None], Mask]
+"""Who sees whom: from ids, and the document of each, both of shape (B, T)."""
+
+
+def attend(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Mask = None, dropout: float = 0.0) -> Tensor:
     """Mix values by how well their keys fit each query (Vaswani et al., 2017), shape (B, H, T, D).
 
     Args:
         query_BHTD: of the new positions.
         key_BHTD: of all positions a query may see, as many as the values.
         value_BHTD: what is mixed.
-        mask: true where a query sees a key. None: a single query sees all, several see themselves and earlier ones.
+        mask: true where a query sees a key, or a list of blocks, while compiled code is made. None: a single query
+            sees all, several see themselves and earlier ones.
         dropout: the share of the weights that are dropped.
     """
+    if mask is not None and not isinstance(mask, Tensor):
+        return attend_blockwise(query_BHTD, key_BHTD, value_BHTD, mask)
     is_causal = mask is None and query_BHTD.shape[2] > 1
     if torch.compiler.is_compiling() and _pays_written_out(query_BHTD, key_BHTD):
         return _written_out(query_BHTD, key_BHTD, value_BHTD, mask, dropout)
@@ -52,6 +64,11 @@ def _written_out(
 def offset_causal_mask(past: int, length: int, device: torch.device) -> Tensor:
     """Position i of the new ones sees all past positions and new ones up to i. Shape (T, past + T)."""
     return torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
+
+
+def attention_mask(_ids_BT: Tensor, documents_BT: Tensor | None) -> Tensor | None:
+    """The mask for `attend`: none where it is the causal one."""
+    return None if documents_BT is None else document_mask(documents_BT)
 
 
 def document_mask(documents_BT: Tensor) -> Tensor:

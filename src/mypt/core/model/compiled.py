@@ -6,17 +6,21 @@ take several times as long and gain nothing. Evaluation takes the blocks as they
 
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 import torch
 
+from mypt.core.model.blockwise import block_mask, does_blockwise
 from mypt.core.model.gpt import GPT
+from mypt.core.model.loss import logits_to_gradient
 from mypt.core.trials import cache_folder
 from mypt.durable import make_directory
 
 _MOST_SHAPES = 64
 """All models of a process share these: torch's own limit of eight is for one function of one program."""
+
+_OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"deterministic": True}
 
 # torch's compiler, which looks at what one block hands to the next, and which would have fp32 be less than fp32.
 _WARNINGS = (r"The \.grad attribute of a Tensor that is not a leaf", r"TensorFloat32 tensor cores")
@@ -31,7 +35,13 @@ def compile_blocks(model: GPT) -> None:
     limits.recompile_limit = max(_MOST_SHAPES, limits.recompile_limit)
     _keep_compiled_code()
     for block in model.blocks:
-        block.compile(fullgraph=True, dynamic=False, options={"deterministic": True})
+        block.compile(fullgraph=True, dynamic=False, options=_OPTIONS)
+    weight, config = model.final_norm.weight, model.config
+    if does_blockwise(config.head_width, weight.dtype, weight.device, config.dropout):
+        model.training_mask = block_mask
+    if weight.is_cuda:
+        # A CPU does it part by part, in its cache, as fast as compiled code.
+        model.logits_to_gradient = torch.compile(logits_to_gradient, fullgraph=True, dynamic=False, options=_OPTIONS)
 
 
 @contextmanager

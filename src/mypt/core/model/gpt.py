@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils.checkpoint import checkpoint
 
-from mypt.core.model.attention import document_mask
+from mypt.core.model.attention import Mask, MaskMaker, attention_mask
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.initial import initialize
 from mypt.core.model.layers import Block, build_norm
-from mypt.core.model.loss import mean_loss, token_losses
+from mypt.core.model.loss import ToGradient, logits_to_gradient, mean_loss, token_losses
 from mypt.core.model.rotary import Rotation, rotation_at
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
@@ -26,6 +26,10 @@ class GPT(nn.Module):
 
     checkpoint_activations = False
     """While training, keep each block's input alone, and compute the rest anew in the backward pass."""
+    logits_to_gradient: ToGradient = staticmethod(logits_to_gradient)
+    """What the loss does to logits: compiled code, where that is faster."""
+    training_mask: MaskMaker = staticmethod(attention_mask)
+    """The mask while training, as the blocks want it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -65,9 +69,9 @@ class GPT(nn.Module):
             raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
         positions_T = torch.arange(past, past + T, device=ids_BT.device)
         x_BTC, rotation = self._embedded(ids_BT, positions_T)
-        mask_B1TT = None if documents_BT is None else document_mask(documents_BT)
+        mask = (self.training_mask if self.training else attention_mask)(ids_BT, documents_BT)
         for block in self.blocks:
-            x_BTC = self._through(block, x_BTC, cache, mask_B1TT, rotation)
+            x_BTC = self._through(block, x_BTC, cache, mask, rotation)
         if cache is not None:
             cache.advance(T)
         return self.final_norm(x_BTC)
@@ -100,23 +104,23 @@ class GPT(nn.Module):
         """
         if predicted is None:
             predicted = (targets_BT >= 0).sum().clamp(min=1)
-        hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
-        return mean_loss(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten(), predicted, scale)
+        hidden_NC, targets_N = self.hidden(ids_BT, documents_BT=documents_BT).flatten(0, 1), targets_BT.flatten()
+        return mean_loss(hidden_NC, *self._head(), targets_N, predicted, scale, self.logits_to_gradient)
 
     def _through(
         self,
         block: nn.Module,
         x_BTC: Tensor,
         cache: KeyValueCache | None,
-        mask_B1TT: Tensor | None,
+        mask: Mask,
         rotation: Rotation | None,
     ) -> Tensor:
         """One block; where activations are checkpointed (Chen et al., 2016), it is passed again for its gradients."""
         if not (self.checkpoint_activations and self.training):
-            return block(x_BTC, cache, mask_B1TT, rotation)
+            return block(x_BTC, cache, mask, rotation)
         # The second pass drops what the first one dropped, and so gives the same bits.
         drops = self.config.dropout > 0
-        return checkpoint(block, x_BTC, cache, mask_B1TT, rotation, use_reentrant=False, preserve_rng_state=drops)
+        return checkpoint(block, x_BTC, cache, mask, rotation, use_reentrant=False, preserve_rng_state=drops)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -6,7 +6,7 @@ Letters: B batch, T time, C width, H heads, D head width.
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from mypt.core.model.attention import attend, offset_causal_mask
+from mypt.core.model.attention import Mask, attend, offset_causal_mask
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.linear import FusedLinear
 from mypt.core.model.rotary import Rotation
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self,
         x_BTC: Tensor,
         cache: KeyValueCache | None = None,
-        mask_B1TT: Tensor | None = None,
+        mask: Mask = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
         """Mix earlier positions into each position; only those the mask allows, where there is one."""
@@ -47,11 +47,11 @@ class Attention(nn.Module):
         query, key, value = (part.transpose(1, 2) for part in self.heads(x_BTC, rotation))  # BHTD
         if cache is not None:
             if cache.length and T > 1:
-                mask_B1TT = offset_causal_mask(cache.length, T, x_BTC.device)
+                mask = offset_causal_mask(cache.length, T, x_BTC.device)
             key, value = cache.extend(self.layer, key, value)
         if self.queries_per_key > 1:
             key, value = (part.repeat_interleave(self.queries_per_key, dim=1) for part in (key, value))
-        mixed_BHTD = attend(query, key, value, mask_B1TT, self.dropout if self.training else 0.0)
+        mixed_BHTD = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(mixed_BHTD.transpose(1, 2).reshape(B, T, C))
 
     def heads(self, x_BTC: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,9 +131,9 @@ class Block(nn.Module):
         self,
         x_BTC: Tensor,
         cache: KeyValueCache | None = None,
-        mask_B1TT: Tensor | None = None,
+        mask: Mask = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
         """Add what attention and MLP have to say."""
-        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), cache, mask_B1TT, rotation))
+        x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), cache, mask, rotation))
         return x_BTC + self.dropout(self.mlp(self.mlp_norm(x_BTC)))

@@ -8,7 +8,7 @@ their own gradients, turned into the gradients of hidden states and weights, and
 Letters: N rows (batch x time), R rows at once, C width, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mypt.records.budget import rows_at_once
+
+ToGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""As `logits_to_gradient`: logits of some rows, their targets, and what to divide by; gives their losses."""
 
 _SCORES_AT_ONCE = 2**22
 """Of these many numbers the passes over them find most in the processor's cache."""
@@ -36,6 +39,7 @@ def mean_loss(
     targets_N: Tensor,
     predicted: Tensor,
     scale: Tensor | None = None,
+    to_gradient: ToGradient | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies over the targets that are not negative, divided by `predicted`; a scalar in fp32.
 
@@ -46,9 +50,11 @@ def mean_loss(
         targets_N: the next tokens; negative where there is nothing to be predicted.
         predicted: how many are to be predicted in the whole batch, of which these rows may be a part.
         scale: the gradients, and not the loss, are so many times as large, from where they are first rounded on.
+        to_gradient: `logits_to_gradient`, or compiled code of it.
     """
     divisor = predicted if scale is None else predicted / scale
-    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted, divisor)
+    to_gradient = to_gradient or logits_to_gradient
+    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted, divisor, to_gradient)
 
 
 class _MeanLoss(torch.autograd.Function):
@@ -63,6 +69,7 @@ class _MeanLoss(torch.autograd.Function):
         targets_N: Tensor,
         predicted: Tensor,
         divisor: Tensor,
+        to_gradient: ToGradient,
     ) -> Tensor:
         """Give the loss, and keep its gradients."""
         wide = _wide(hidden_NC)
@@ -73,7 +80,7 @@ class _MeanLoss(torch.autograd.Function):
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
         for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
             for part, part_RV in _scored([(rows, logits_RV)]):
-                total += _to_gradient(part_RV, targets_N[part], divisor).sum()
+                total += to_gradient(part_RV, targets_N[part], divisor).sum()
             gradient_RV = logits_RV
             torch.mm(gradient_RV, weight_VC, out=hidden_gradient_NC[rows])
             _add_product(weight_gradient_VC, gradient_RV.T, hidden_NC[rows])
@@ -88,7 +95,7 @@ class _MeanLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
         """Scale what the forward pass kept; once, since it is scaled in place."""
         gradients, ctx.gradients = ctx.gradients, None
-        return *(None if part is None else part.mul_(gradient) for part in gradients), None, None, None
+        return *(None if part is None else part.mul_(gradient) for part in gradients), None, None, None, None
 
 
 Logits = tuple[slice, Tensor]
@@ -97,7 +104,9 @@ Logits = tuple[slice, Tensor]
 
 def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iterator[Logits]:
     """Logits of all rows, as many at a time as are to be in memory. Each time they lie in the same place."""
-    size = min(len(hidden_NC), rows_at_once(len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda))
+    most = rows_at_once(len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda)
+    pieces = max(1, -(-len(hidden_NC) // most))
+    size = -(-len(hidden_NC) // pieces)  # of one size where it can be, since code is compiled for each
     room_RV = hidden_NC.new_empty(size, len(weight_VC))
     for first in range(0, len(hidden_NC), size):
         rows = slice(first, min(first + size, len(hidden_NC)))
@@ -130,14 +139,19 @@ def _exponentials(logits_RV: Tensor, targets_R: Tensor) -> tuple[Tensor, Tensor,
     return losses_R.where(targets_R >= 0, 0), scores_RV, sums_R1
 
 
-def _to_gradient(logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
+def logits_to_gradient(logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
     """Losses of some rows. The gradient of their sum / divisor, softmax minus one-hot, takes the logits' place."""
     losses_R, scores_RV, sums_R1 = _exponentials(logits_RV, targets_R)
     weight_R1 = (targets_R >= 0).to(scores_RV.dtype)[:, None] / divisor
-    target_R1 = targets_R.clamp(min=0)[:, None]
     scores_RV.mul_(weight_R1 / sums_R1)
-    scores_RV.scatter_(1, target_R1, scores_RV.gather(1, target_R1) - weight_R1)
-    if scores_RV.dtype != logits_RV.dtype:
+    if torch.compiler.is_compiling():
+        # One pass with the rest, where to change single places would be another.
+        is_target_RV = torch.arange(scores_RV.shape[1], device=targets_R.device) == targets_R[:, None]
+        scores_RV = scores_RV - torch.where(is_target_RV, weight_R1, 0)
+    else:
+        target_R1 = targets_R.clamp(min=0)[:, None]
+        scores_RV.scatter_(1, target_R1, scores_RV.gather(1, target_R1) - weight_R1)
+    if scores_RV is not logits_RV:
         logits_RV.copy_(scores_RV)
     return losses_R
 
@@ -146,6 +160,8 @@ def _add_product(sum_VC: Tensor, left_VR: Tensor, right_RC: Tensor) -> None:
     """Add a matrix product to a sum that may be of a wider type."""
     if sum_VC.dtype == left_VR.dtype:
         sum_VC.addmm_(left_VR, right_RC)
+    elif sum_VC.is_cuda and torch.version.cuda:
+        torch.addmm(sum_VC, left_VR, right_RC, out_dtype=sum_VC.dtype, out=sum_VC)
     else:
         sum_VC += left_VR @ right_RC
 

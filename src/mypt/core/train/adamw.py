@@ -19,8 +19,8 @@ class Group:
     parameters: Sequence[Tensor]
     peak_lr: float
     weight_decay: float = 0.0
-    lr: float = field(init=False)
-    """Of the next step."""
+    lr: float | Tensor = field(init=False)
+    """Of the next step; a tensor on the device where steps are recorded, which would repeat a number."""
 
     def __post_init__(self) -> None:
         """Begin at the peak."""

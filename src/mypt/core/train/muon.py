@@ -127,7 +127,7 @@ class Muon:
         rows, columns = weight.shape
         rate = lr * math.sqrt(max(1.0, rows / columns))
         new.copy_(direction_RC).mul_(row_scales_R1).mul_(-rate)
-        self._put(new.add_(weight, alpha=1 - lr * weight_decay), into=weight)
+        self._put(_plus(new, weight, 1 - lr * weight_decay), into=weight)
 
     def _put(self, new: Tensor, *, into: Tensor) -> None:
         if self.found_inf is None:
@@ -137,6 +137,10 @@ class Muon:
 
     def _kept(self, matrix: Matrix, key: str) -> Tensor:
         return matrix.of(self.state[matrix.parameter][key])
+
+
+def _plus(new: Tensor, weight: Tensor, share: float | Tensor) -> Tensor:
+    return new.addcmul_(weight, share) if isinstance(share, Tensor) else new.add_(weight, alpha=share)
 
 
 def _gradient(matrix: Matrix) -> Tensor:

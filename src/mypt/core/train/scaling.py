@@ -41,9 +41,9 @@ class LossScale:
         held_steps = torch.where(overflows, 0, self._held_steps + fits)
         grows = held_steps >= GROWS_AFTER_STEPS
         grown = torch.where(grows, (self.factor * 2).clamp(max=LARGEST), self.factor)
-        # New tensors: what was read of the old ones stays as it was.
-        self.factor = torch.where(overflows, self.factor / 2, grown)
-        self._held_steps = torch.where(grows, 0, held_steps)
+        # In place: a recorded step (recorded.py) knows no other tensors.
+        self.factor.copy_(torch.where(overflows, self.factor / 2, grown))
+        self._held_steps.copy_(torch.where(grows, 0, held_steps))
 
     def state(self) -> LossScaleState:
         """What a run that goes on needs. Waits for the device."""

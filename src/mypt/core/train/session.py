@@ -19,23 +19,19 @@ from mypt.core.checkpoint.snapshot import Contents, moments_of, parameter_names,
 from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
-from mypt.core.evaluate.loss import Score, Tensors, score
+from mypt.core.evaluate.loss import Score, score
 from mypt.core.heap import keep_freed_memory
-from mypt.core.model.compiled import as_written, compile_blocks
+from mypt.core.model.compiled import as_written
 from mypt.core.model.gpt import GPT
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
-from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.progress import Progress
-from mypt.core.train.scaling import LossScale
-from mypt.core.train.schedule import learning_rate
-from mypt.core.train.working import WorkingWeights
+from mypt.core.train.update import Update
 from mypt.errors import DivergedError
-from mypt.records.batch import even_pieces
 from mypt.records.checkpoint import LossScaleState, TrainingState
 from mypt.records.run import RunConfig
 
-ARITHMETIC = "2"
+ARITHMETIC = "3"
 """Raised with every version that computes a step in other bits."""
 
 
@@ -80,17 +76,11 @@ class Session:
         self.corpus = corpus
         self.model = model.train()
         self.model.checkpoint_activations = config.training.checkpoint_activations
-        self._working = WorkingWeights(model, device.precision)
-        if device.compiled:
-            compile_blocks(self._working.model)
-        self._scale: LossScale | None = None
-        if device.precision == "fp16":
-            self._scale = LossScale(loss_scale or LossScaleState(), device.torch)
-        self.optimizer = build_optimizer(model, config.training, device.precision)
+        self._update = Update(model, config.training, device, loss_scale)
+        self.optimizer = self._update.optimizer
         self.device = device
         self.progress = progress
         self.initialized_from = initialized_from
-        self.sequences_at_once = config.training.sequences_at_once
         training, block_size = config.training, config.model.block_size
         masked = training.document_mask
         self.batches = Batches(corpus.train, block_size, training.seed, documents=masked)
@@ -131,23 +121,9 @@ class Session:
             DataError: when the text cannot be read any more; the step was not begun.
         """
         training, progress = self.config.training, self.progress
-        for group in self.optimizer.groups:
-            group.lr = learning_rate(group.peak_lr, progress.step, training)
         batch = self._feed.take(progress.samples_seen, training.batch_size)
-        self.optimizer.make_moments()
-        try:
-            loss = self._backward(batch)
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.grad_clip or math.inf)
-            vitals = torch.stack([loss, norm] if self._scale is None else [loss, norm, self._scale.factor])
-            # Where this is 1 the optimizer leaves weights and moments alone; nothing waits for the device.
-            self.optimizer.found_inf = (~vitals.isfinite().all()).float()
-            self.optimizer.step()
-            self._working.refresh()
-        finally:
-            self.model.zero_grad(set_to_none=True)
-            self._working.forget()
-        if self._scale is not None:
-            self._scale.step(loss, norm)
+        # Dropout is a function of the step, so nothing of the generator needs to be stored.
+        vitals = self._update(batch, progress.step, mix(training.seed, progress.step, 4))
         self._unread.append((progress.step + 1, progress.samples_seen, vitals))
         progress.step += 1
         progress.samples_seen += training.batch_size
@@ -166,11 +142,14 @@ class Session:
             self.progress.stepped(vitals.step, seen, vitals.loss, is_applied=vitals.is_sound)
         return read
 
+    @property
+    def sequences_at_once(self) -> int:
+        """How many sequences are passed at a time: a batch, or a piece of one."""
+        return self._update.sequences_at_once
+
     def halve(self) -> None:
         """From now on take half as many sequences at once, or less; a step learns from as many as before."""
-        self.sequences_at_once = even_pieces(self.config.training.batch_size, -(-self.sequences_at_once // 2))
-        if self.device.kind == "cuda":
-            torch.cuda.empty_cache()
+        self._update.halve()
 
     def evaluate(self, stop: Callable[[], bool] = lambda: False) -> Score | None:
         """Score the fixed validation windows; None when `stop` turned true on the way.
@@ -186,7 +165,7 @@ class Session:
 
         try:
             with as_written() if self.device.compiled else nullcontext():
-                model, windows = self._working.model, self._val_windows
+                model, windows = self._update.working_model, self._val_windows
                 result = score(model, windows, self.sequences_at_once, self.device, self._bytes_per_id, between)
         except _StoppedError:
             return None
@@ -215,23 +194,6 @@ class Session:
         """End the thread that prepares batches."""
         self._feed.close()
 
-    def _backward(self, batch: Tensors) -> torch.Tensor:
-        """Add up the gradients of the whole batch, some sequences at a time; give its mean loss."""
-        seed, step = self.config.training.seed, self.progress.step
-        predicted = batch.predicted()
-        scale = None if self._scale is None else self._scale.factor
-        losses: list[torch.Tensor] = []
-        for number, piece in enumerate(batch.split(self.sequences_at_once)):
-            # Dropout is a function of the step, so nothing of the generator needs to be stored.
-            torch.manual_seed(mix(seed, step, 4, number) if number else mix(seed, step, 4))
-            loss = self._working.model.loss(*piece, predicted=predicted, scale=scale)
-            loss.backward()
-            self._working.gather()
-            losses.append(loss.detach())
-        if self._scale is not None:
-            self._scale.undo([part.grad for part in self.model.parameters() if part.grad is not None])
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-
     def _state(self, model_name: str) -> TrainingState:
         progress = self.progress
         # What was halved for want of memory stays so: the next bits depend on it.
@@ -252,7 +214,7 @@ class Session:
             best_step=progress.best_step,
             evaluations_since_best=progress.evaluations_since_best,
             skipped_steps=tuple(step for step in progress.skipped_steps if step < progress.applied_step),
-            loss_scale=None if self._scale is None else self._scale.state(),
+            loss_scale=None if self._update.scale is None else self._update.scale.state(),
             versions=self.versions(),
         )
 

@@ -12,14 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mypt.errors import CheckpointError, DataError
-from mypt.records.budget import generation_memory, kv_cache_bytes, training_flops_per_token, training_memory
+from mypt.records.budget import generation_memory, kv_cache_bytes, training_flops_per_token
 from mypt.records.checkpoint import CheckpointManifest, FileInfo
 from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, SourceInfo, read_dataset_manifest
+from mypt.records.memory import StepShape, TrainingMemory
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.reports import params_report, preset_entry
 from mypt.records.run import TrainingConfig
 from mypt.records.text import TextConfig
+
+
+def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32", **how: Any) -> TrainingMemory:
+    return StepShape(model=model, batch_size=batch_size, precision=precision, **how).memory()
 
 
 @st.composite
@@ -182,14 +187,12 @@ def test_muon_keeps_less_and_takes_more_in_its_update(model: ModelConfig) -> Non
 def test_checkpoints_keep_an_input_a_block_and_pieces_keep_their_gradients(
     model: ModelConfig, batch_size: int, precision: str
 ) -> None:
-    whole, checkpointed = (
-        training_memory(model, batch_size, precision, checkpoint_activations=is_on) for is_on in (False, True)
-    )
+    whole, checkpointed = (training_memory(model, batch_size, precision, checkpointed=is_on) for is_on in (False, True))
     inputs = model.n_layer * batch_size * model.block_size * model.n_embd * {"fp32": 4, "bf16": 2}[precision]
     assert inputs <= checkpointed.activations < whole.activations
     assert checkpointed[:4] == whole[:4]
     deep = model.model_copy(update={"n_layer": 24, "vocab_size": 1, "block_size": 256})
-    assert training_memory(deep, 8, checkpoint_activations=True).peak < training_memory(deep, 8).peak
+    assert training_memory(deep, 8, checkpointed=True).peak < training_memory(deep, 8).peak
     in_pieces = training_memory(model, batch_size, precision, accumulates=True)
     assert whole.peak < in_pieces.peak <= whole.peak + whole.gradients + whole.weights
 

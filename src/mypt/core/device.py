@@ -1,13 +1,14 @@
 """Where the work happens: device and precision as one frozen value."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from mypt.errors import UsageError
 
@@ -46,6 +47,21 @@ class Device:
             return f"cuda: {self.name}"
         threads = torch.get_num_threads()
         return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
+
+    def later(self, numbers: Tensor) -> Callable[[], list[float]]:
+        """Have numbers copied from the device; what is given waits for them, and for no work that is sent later."""
+        if self.kind != "cuda":
+            return numbers.tolist
+        copied = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        copied.copy_(numbers, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self.torch))
+
+        def wait() -> list[float]:
+            done.synchronize()
+            return copied.tolist()
+
+        return wait
 
     def synchronize(self) -> None:
         """Wait for queued work, so that a clock read after it is true."""

@@ -7,11 +7,11 @@ from pydantic import Field
 from mypt.records.base import Record
 from mypt.records.budget import (
     generation_memory,
-    memory_as_trained,
     optimal_tokens,
     training_flops_per_token,
 )
 from mypt.records.dataset import DatasetManifest
+from mypt.records.memory import StepShape
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig, TrainingConfig
 
@@ -185,7 +185,7 @@ def params_report(
     model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False, compiled: bool = False
 ) -> ParamsReport:
     """Count an architecture's parameters, bytes and FLOPs, as it is trained."""
-    memory = memory_as_trained(model, training, precision, on_gpu=on_gpu, compiled=compiled)
+    memory = StepShape.of(model, training, precision, on_gpu=on_gpu, compiled=compiled).memory()
     generation = generation_memory(model)
     return ParamsReport(
         config=model,
@@ -217,6 +217,6 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         n_embd=model.n_embd,
         block_size=model.block_size,
         batch_size=batch_size,
-        training_memory_bytes=memory_as_trained(model, preset.training, "fp32").peak,
+        training_memory_bytes=StepShape.of(model, preset.training, "fp32", on_gpu=False, compiled=False).memory().peak,
         generation_memory_bytes=generation_memory(model).total,
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from mypt.core.checkpoint.snapshot import parameter_names
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
-from mypt.records.budget import activation_bytes
+from mypt.records.memory import StepShape
 from mypt.records.model import FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
 from support import stirred
@@ -241,4 +241,4 @@ def test_activation_formula_counts_what_autograd_keeps(
         hidden = model.hidden(ids(batch_size, 64, vocab_size=16))
     hidden_bytes = hidden.untyped_storage().nbytes()
     counted = sum(kept.values()) + hidden_bytes  # the head keeps its input
-    assert counted == pytest.approx(activation_bytes(config, batch_size), rel=0.05)
+    assert counted == pytest.approx(StepShape(model=config, batch_size=batch_size).activation_bytes, rel=0.05)

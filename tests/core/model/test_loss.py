@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model import loss
 from mypt.core.model.loss import mean_loss, token_losses
-from mypt.records import budget
+from mypt.records import memory
 
 WIDTH, VOCABULARY = 5, 11
 
@@ -51,8 +51,8 @@ def gradients(of: Tensor, head: Head) -> list[Tensor]:
 
 @pytest.fixture(params=[1, 3, 1000], autouse=True)
 def _rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_FEWEST_ROWS", request.param)
-    monkeypatch.setattr(budget, "_LOGITS_BYTES", 1)
+    monkeypatch.setattr(memory, "_FEWEST_ROWS", request.param)
+    monkeypatch.setattr(memory, "_LOGITS_BYTES", 1)
     monkeypatch.setattr(loss, "_SCORES_AT_ONCE", 2 * VOCABULARY)
 
 

@@ -11,7 +11,7 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
 from mypt.core.train.run import train
 from mypt.events import StepDone
-from mypt.records.budget import activation_bytes
+from mypt.records.memory import StepShape
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
@@ -80,4 +80,5 @@ def test_the_formula_counts_what_is_kept(n_layer: int, n_embd: int, batch_size: 
     events: Any = profiler.profiler.kineto_results.events()  # pyrefly: ignore[missing-attribute]
     kept = sum(event.nbytes() for event in events if event.name() == "[memory]")
     assert hidden.requires_grad
-    assert kept == pytest.approx(activation_bytes(config, batch_size, checkpointed=True), rel=0.1)
+    shape = StepShape(model=config, batch_size=batch_size, checkpointed=True)
+    assert kept == pytest.approx(shape.activation_bytes, rel=0.1)

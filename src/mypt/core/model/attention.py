@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.blockwise import attend_blockwise
-from mypt.records.budget import WRITTEN_OUT_KEYS
+from mypt.records.memory import WRITTEN_OUT_KEYS
 
 if TYPE_CHECKING:  # loads torch's compiler
     from torch.nn.attention.flex_attention import BlockMask

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mypt.records.budget import rows_at_once
+from mypt.records.memory import rows_at_once
 
 ToGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 """As `logits_to_gradient`: logits of some rows, their targets, and what to divide by; gives their losses."""
@@ -104,9 +104,7 @@ Logits = tuple[slice, Tensor]
 
 def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iterator[Logits]:
     """Logits of all rows, as many at a time as are to be in memory. Each time they lie in the same place."""
-    most = rows_at_once(len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda)
-    pieces = max(1, -(-len(hidden_NC) // most))
-    size = -(-len(hidden_NC) // pieces)  # of one size where it can be, since code is compiled for each
+    size = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda)
     room_RV = hidden_NC.new_empty(size, len(weight_VC))
     for first in range(0, len(hidden_NC), size):
         rows = slice(first, min(first + size, len(hidden_NC)))

@@ -41,6 +41,8 @@ class Loop:
         self._best_at: int | None = None
         """The step in this process whose evaluation was the best so far."""
         self._peak_flops = peak_flops(session.device.name, session.device.precision)
+        self._behind = 1 if session.device.kind == "cuda" else 0
+        """How many steps a GPU is ahead of what is read of it."""
         self._warned_of_parting = False
         self._warned_of_log = False
 
@@ -101,8 +103,8 @@ class Loop:
             yield from in_memory(session, session.train_step)
         self._meter.step(session.waited_s - waited_s)
         step = session.progress.step
-        if step % training.log_interval == 0 or step in {1, training.max_iters}:
-            yield from self._read(is_logged=True)
+        if self._is_logged(step - self._behind):
+            yield from self._read(self._behind)
         yield from self._evaluate_if_due()
         with self._meter.spending("saving"):
             yield from self._saver.poll()
@@ -137,31 +139,32 @@ class Loop:
                 "the best state is kept"
             )
 
-    def _read(self, *, is_logged: bool = False) -> Iterator[Event]:
-        """Wait for the device; tell of steps that were left out, and of the newest one if it is to be logged.
+    def _is_logged(self, step: int) -> bool:
+        return step % self._training.log_interval == 0 or step in {1, self._training.max_iters}
+
+    def _read(self, behind: int = 0) -> Iterator[Event]:
+        """Wait for all steps but the newest `behind`; tell of those that were left out or are to be logged.
 
         Raises:
             DivergedError: when more steps were left out than may be.
         """
         with self._meter.spending("steps"):
-            read = self._session.read()
+            read = self._session.read(behind)
         left_out = [skipped(vitals, self._session) for vitals in read if not vitals.is_sound]
-        told: list[Event] = [*left_out]
-        if is_logged and read and read[-1].is_sound:
-            told.append(self._step_done(read[-1]))
-        yield from self._logged(*told)
+        done = [self._step_done(vitals) for vitals in read if vitals.is_sound and self._is_logged(vitals.step)]
+        yield from self._logged(*left_out, *done)
         if left_out and len(self._session.progress.skipped_steps) > self._training.max_skips:
             raise too_many_skips(left_out[-1], self._session)
 
     def _step_done(self, vitals: Vitals) -> StepDone:
-        tokens_per_s = self._meter.lap_tokens_per_s()
+        tokens_per_s = self._meter.lap_tokens_per_s(self._session.progress.step - vitals.step)
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
             learning_rate=learning_rate(self._training.learning_rate, vitals.step - 1, self._training),
             tokens_per_s=tokens_per_s,
             mfu=self._mfu(tokens_per_s),
-            tokens_seen=self._session.tokens_seen,
+            tokens_seen=(vitals.first_sample + vitals.samples) * self._session.config.model.block_size,
             elapsed_s=self._meter.elapsed_s,
             eta_s=self._meter.eta_s(self._training.max_iters - vitals.step),
         )

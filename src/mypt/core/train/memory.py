@@ -13,7 +13,7 @@ from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
 from mypt.events import Warned
 from mypt.records.batch import even_pieces
-from mypt.records.budget import TrainingMemory, memory_as_trained
+from mypt.records.memory import StepShape, TrainingMemory
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.run import RunConfig
 from mypt.units import human_bytes, human_count, several
@@ -46,7 +46,7 @@ def device_limit_bytes(device: Device) -> int | None:
 def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMemory:
     """The estimate for steps of `sequences` sequences at once."""
     training, on_gpu = config.training.model_copy(update={"micro_batch_size": sequences}), device.kind == "cuda"
-    return memory_as_trained(config.model, training, device.precision, on_gpu=on_gpu, compiled=device.compiled)
+    return StepShape.of(config.model, training, device.precision, on_gpu=on_gpu, compiled=device.compiled).memory()
 
 
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:

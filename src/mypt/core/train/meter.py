@@ -47,11 +47,12 @@ class Meter:
         self._spent_s["steps"] -= waited_s
         self._spent_s["batches"] += waited_s
 
-    def lap_tokens_per_s(self) -> float:
-        """Speed since the last call of this method."""
+    def lap_tokens_per_s(self, under_way: int = 0) -> float:
+        """Speed since the last call of this method; of the steps counted, so many are not done yet."""
         lap_steps, lap_s = self._lap
-        self._lap = (self._steps, self._stepping_s)
-        return self._rate(self._steps - lap_steps, self._stepping_s - lap_s)
+        done = self._steps - under_way
+        self._lap = (done, self._stepping_s)
+        return self._rate(done - lap_steps, self._stepping_s - lap_s)
 
     @property
     def tokens_per_s(self) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mypt.core.train.adamw import AdamW, Group
 from mypt.core.train.orthogonal import orthogonalized
-from mypt.records.budget import STACKED_NUMBERS
+from mypt.records.memory import STACKED_NUMBERS
 
 MOMENTUM = 0.95
 ROW_DECAY = 0.95

@@ -5,6 +5,7 @@ launch them as a GPU to run them. A graph holds the same kernels on the same mem
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -25,7 +26,7 @@ class Recorded:
             device: a CUDA device.
         """
         self._work = work
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _stream(device)
         self._device = device
         self.forget()
 
@@ -79,3 +80,9 @@ class Recorded:
         torch.manual_seed(seed)
         self._graph.replay()
         return self._result.clone()
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all runs of a process: libraries keep memory for every stream."""
+    return torch.cuda.Stream(device)

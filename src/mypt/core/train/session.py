@@ -85,8 +85,8 @@ class Session:
         masked = training.document_mask
         self.batches = Batches(corpus.train, block_size, training.seed, documents=masked)
         self._feed = Feed(self.batches.at, device)
-        self._unread: list[tuple[int, int, torch.Tensor]] = []
-        """Step, first sample, and what the step gave, while that is still only on the device."""
+        self._unread: list[tuple[int, int, Callable[[], list[float]]]] = []
+        """Step, first sample, and what waits for the numbers that the step gives."""
         windows = training.eval_iters * training.batch_size
         self._val_windows: FixedWindows | None = None
         if len(corpus.val):
@@ -98,11 +98,6 @@ class Session:
     def tokens_per_step(self) -> int:
         """Tokens one update learns from."""
         return self.config.training.batch_size * self.config.model.block_size
-
-    @property
-    def tokens_seen(self) -> int:
-        """Tokens learned from so far."""
-        return self.progress.samples_seen * self.config.model.block_size
 
     @property
     def val_windows(self) -> int:
@@ -124,18 +119,21 @@ class Session:
         batch = self._feed.take(progress.samples_seen, training.batch_size)
         # Dropout is a function of the step, so nothing of the generator needs to be stored.
         vitals = self._update(batch, progress.step, mix(training.seed, progress.step, 4))
-        self._unread.append((progress.step + 1, progress.samples_seen, vitals))
+        self._unread.append((progress.step + 1, progress.samples_seen, self.device.later(vitals)))
         progress.step += 1
         progress.samples_seen += training.batch_size
 
-    def read(self) -> list[Vitals]:
-        """Wait for the steps since the last reading; take note of each, and give them."""
-        unread = self._unread.copy()
-        self._unread.clear()
-        values = torch.stack([vitals for _, _, vitals in unread]).tolist() if unread else []
+    def read(self, behind: int = 0) -> list[Vitals]:
+        """Wait for the steps since the last reading; take note of each, and give them.
+
+        Args:
+            behind: so many of the newest are left for the next reading, so that a GPU never waits for us.
+        """
+        count = len(self._unread) - behind
+        unread, self._unread = self._unread[:count], self._unread[count:]
         read = [
-            Vitals(step, first_sample, self.config.training.batch_size, *value)
-            for (step, first_sample, _), value in zip(unread, values, strict=True)
+            Vitals(step, first_sample, self.config.training.batch_size, *values())
+            for step, first_sample, values in unread
         ]
         for vitals in read:
             seen = vitals.first_sample + vitals.samples

@@ -7,6 +7,7 @@ and loss is in the narrow type, in memory too. bf16 has fp32's range; fp16 has n
 """
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +25,18 @@ class WorkingWeights:
         self.model = _narrowed(masters, NARROW[precision]) if precision in NARROW else masters
         pairs = zip(masters.parameters(), self.model.parameters(), strict=True)
         self._pairs: list[tuple[Tensor, Tensor]] = [pair for pair in pairs if pair[0] is not pair[1]]
+        # A GPU likes few kernels; elsewhere each gradient takes the room that the one before left.
+        self._together = max(1, len(self._pairs)) if masters.final_norm.weight.is_cuda else 1
 
     def gather(self) -> None:
         """Add the gradients to those of the masters. Once per backward pass: a narrow sum would lose small parts."""
-        for master, working in self._pairs:
-            if working.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = working.grad.to(master.dtype)
-            else:
-                master.grad += working.grad
-            working.grad = None
+        for first in range(0, len(self._pairs), self._together):
+            found = [pair for pair in self._pairs[first : first + self._together] if pair[1].grad is not None]
+            _move_gradients([pair for pair in found if pair[0].grad is not None], torch._foreach_add_)
+            new = [pair for pair in found if pair[0].grad is None]
+            for master, _ in new:
+                master.grad = torch.empty_like(master)
+            _move_gradients(new, torch._foreach_copy_)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -46,6 +48,18 @@ class WorkingWeights:
     def forget(self) -> None:
         """Drop gradients: those of a step that is done, or that could not be finished."""
         self.model.zero_grad(set_to_none=True)
+
+
+def _move_gradients(
+    pairs: Sequence[tuple[Tensor, Tensor]], put: Callable[[list[Tensor], list[Tensor]], object]
+) -> None:
+    """Put the gradients of working weights into those of their masters, which are there."""
+    into = [master.grad for master, _ in pairs if master.grad is not None]
+    parts = [working.grad for _, working in pairs if working.grad is not None]
+    if parts:
+        put(into, parts)
+    for _, working in pairs:
+        working.grad = None
 
 
 def _narrowed(masters: GPT, dtype: torch.dtype) -> GPT:

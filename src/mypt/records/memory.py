@@ -1,0 +1,246 @@
+"""Bytes of one training step: of each part, and of all that is alive at once. Closed form, no torch.
+
+    embeddings -> blocks, which keep activations -> logits and the head's gradient -> blocks backwards -> update
+
+Letters: B batch, T context, C width, H heads, K width of keys and values, V vocabulary, L layers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from mypt.records.model import ModelConfig
+from mypt.records.run import TrainingConfig
+
+PROCESS_BYTES, COMPILER_BYTES = 250 * 2**20, 170 * 2**20
+"""Python with torch and its thread pools, before any tensor, and torch's compiler: measured on a CPU."""
+
+TABLE_BYTES_PER_ID = 750
+"""A token table as tiktoken holds it: 36 MiB for GPT-2's."""
+
+CUBLAS_BYTES = 64 * 2**20
+"""What NVIDIA's library for matrix products takes of a GPU: measured on Hopper, older ones take less."""
+
+_LOGITS_BYTES, _LOGITS_BYTES_ON_GPU = 31 * 2**20, 512 * 2**20
+"""Logits at once. On a CPU, blocks from 32 MiB on go back to the system (core/heap.py); a GPU wants large products."""
+_FEWEST_ROWS = 64
+
+STACKED_NUMBERS = 2**24
+"""Muon's matrices share products until they are so large together: more would be no faster, and take memory."""
+_STACKS = 5
+"""Tensors as large as a stack that orthogonalizing it takes at once."""
+
+WRITTEN_OUT_KEYS = 512
+"""Up to so many keys, compiled attention in 16 bits on a CPU keeps all its weights: more would take too much memory."""
+
+FP32_BYTES = 4
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes of each part of one training step, and of what is alive at once at its peak."""
+
+    process: int
+    weights: int
+    optimizer: int
+    gradients: int
+    activations: int
+    workspace: int
+    """What passing one block takes for a while; on a CPU also the room that such tensors leave unused behind them."""
+    logits: int
+    """Those of some positions, and the gradient of the head."""
+    snapshot: int
+    """The copy of weights and moments that is written while training goes on, in the machine's own memory."""
+    peak: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """All parts; their sum is above the peak, since some never meet."""
+        return {name: size for name, size in self._asdict().items() if name != "peak"}
+
+
+def rows_at_once(positions: int, vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
+    """Of how many positions the loss holds logits at a time, each number taking so many bytes.
+
+    As even as can be: code is compiled for every number that occurs.
+    """
+    room = _LOGITS_BYTES_ON_GPU if on_gpu else _LOGITS_BYTES
+    pieces = -(-positions // max(_FEWEST_ROWS, room // (vocab_size * number_bytes)))
+    return -(-positions // max(1, pieces))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepShape:
+    """What the memory of a step with fp32 weights depends on."""
+
+    model: ModelConfig
+    batch_size: int
+    """Sequences of block_size tokens per forward and backward pass."""
+    precision: str = "fp32"
+    """Of activations, and of a copy of the weights: two bytes, if not 'fp32'."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    on_gpu: bool = False
+    accumulates: bool = False
+    """Whether a step has several such passes, whose gradients add up."""
+    checkpointed: bool = False
+    """Whether blocks keep their inputs alone, and are passed again for their gradients."""
+    compiled: bool = False
+    """Whether blocks, and on a GPU the loss, run as compiled code."""
+
+    @classmethod
+    def of(
+        cls, model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool, compiled: bool
+    ) -> "StepShape":
+        """A step of a run; the precision is what was chosen for it."""
+        return cls(
+            model=model,
+            batch_size=training.sequences_at_once,
+            precision=precision,
+            optimizer=training.optimizer,
+            on_gpu=on_gpu,
+            accumulates=training.sequences_at_once < training.batch_size,
+            checkpointed=training.checkpoint_activations,
+            compiled=compiled,
+        )
+
+    def memory(self) -> TrainingMemory:
+        """Estimate the peak."""
+        counts = self.model.parameter_count
+        weights = counts.total * FP32_BYTES
+        moments = 2 * weights
+        in_the_update = weights
+        if self.optimizer == "muon":
+            moments -= (counts.attention + counts.mlp) * FP32_BYTES  # one for each number of a matrix
+            in_the_update += self._direction_bytes
+        table = self.model.vocab_size * TABLE_BYTES_PER_ID
+        process = PROCESS_BYTES + (COMPILER_BYTES if self.compiled else 0) + table
+        return TrainingMemory(
+            process=process,
+            weights=weights + self._working_bytes,
+            optimizer=moments,
+            gradients=weights,
+            activations=self.activation_bytes,
+            workspace=self._workspace_bytes,
+            logits=self._loss_bytes,
+            snapshot=weights + moments,
+            peak=process + 2 * (weights + moments) + self._working_bytes + max(self._pass_bytes, in_the_update),
+        )
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the tensors one forward pass keeps for the backward pass, logits aside.
+
+        The input of every block alone where activations are checkpointed, else all of `_block_numbers`. Around the
+        blocks: the final norm, and dropout's mask after the embedding.
+        """
+        model, tokens = self.model, self._tokens
+        per_block = model.n_embd if self.checkpointed else self._block_numbers
+        around_blocks = self._norm_numbers + (model.n_embd if model.dropout else 0)
+        kept = tokens * (model.n_layer * per_block + around_blocks) * self._size
+        is_written_out = self.compiled and not self.on_gpu and self.precision != "fp32"
+        if is_written_out and model.block_size <= WRITTEN_OUT_KEYS and not model.dropout:
+            kept += tokens * model.block_size * model.n_head * model.n_layer * self._size
+        return kept
+
+    @property
+    def _tokens(self) -> int:
+        return self.batch_size * self.model.block_size
+
+    @property
+    def _size(self) -> int:
+        return _BYTES[self.precision]
+
+    @property
+    def _embedding_bytes(self) -> int:
+        return self.model.vocab_size * self.model.n_embd * FP32_BYTES
+
+    @property
+    def _working_bytes(self) -> int:
+        """The copy of the weights that is computed with; it shares the embeddings."""
+        counts = self.model.parameter_count
+        copied = counts.total - counts.token_embedding - counts.position_embedding
+        return 0 if self.precision == "fp32" else copied * self._size
+
+    @property
+    def _pass_bytes(self) -> int:
+        """The most that a forward and backward pass takes beside weights and moments."""
+        embedding, activations, workspace = self._embedding_bytes, self.activation_bytes, self._workspace_bytes
+        weights = self.model.parameters * FP32_BYTES
+        # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
+        tables = (3 if self.model.traits.tied_head else 1) * embedding
+        if self.accumulates:
+            # The gradients of the passes before are there all the time.
+            return weights + self._working_bytes + activations + workspace + max(self._loss_bytes, tables)
+        # Gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
+        gradients = weights - embedding + self._working_bytes
+        in_blocks = max(activations + workspace, gradients)
+        if self.checkpointed:
+            in_blocks = activations + workspace + gradients  # the last block's too is passed again beside all gradients
+        return max(activations + workspace + self._loss_bytes, in_blocks + tables)
+
+    @property
+    def _loss_bytes(self) -> int:
+        """The head's gradient with some logits, when all activations are there; then the embedding's.
+
+        Logits are overwritten by their own gradient. As written, a GPU has them all in fp32 between the two.
+        """
+        model, size = self.model, self._size
+        rows = rows_at_once(self._tokens, model.vocab_size, size, on_gpu=self.on_gpu)
+        widened = FP32_BYTES if self.on_gpu and not self.compiled and self.precision != "fp32" else 0
+        return self._embedding_bytes + max(rows * model.vocab_size * (size + widened), self._embedding_bytes)
+
+    @property
+    def _direction_bytes(self) -> int:
+        """Where Muon's matrices are to go, all before the first moves, and what finding it for some of them takes."""
+        numbers = self.model.parameter_count.attention + self.model.parameter_count.mlp
+        largest = self.model.n_embd * self.model.inner_width
+        size = self._size if self.precision == "bf16" else FP32_BYTES
+        return (numbers + _STACKS * min(numbers, max(STACKED_NUMBERS, largest))) * size
+
+    @property
+    def _block_numbers(self) -> int:
+        """Numbers per token that one block keeps.
+
+        Each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
+        attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
+        that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
+        Compiled code computes some of it anew. Dropout adds its masks (2), and on a CPU attention's probabilities: all,
+        dropped, and their mask, each H x T.
+        """
+        model, traits = self.model, self.model.traits
+        width, kv_width = model.n_embd, model.kv_width
+        attention = width + 2 * kv_width + width
+        if traits.rotary:
+            attention += width + kv_width if kv_width == width else 3 * width
+            attention += 0 if self.compiled else width + kv_width
+        gate_kept = 3 if self.compiled else 4
+        mlp = (gate_kept if traits.activation == "swiglu" else 2) * model.inner_width
+        dropped = 2 * width + 3 * self._score_numbers if model.dropout else 0
+        return 2 * self._norm_numbers + attention + mlp + dropped
+
+    @property
+    def _norm_numbers(self) -> int:
+        return (3 if self.model.traits.norm == "rms" and not self.compiled else 2) * self.model.n_embd
+
+    @property
+    def _score_numbers(self) -> int:
+        """Attention's scores of a token, where dropout has attention spelled out: a GPU's kernels know dropout."""
+        return self.model.n_head * self.model.block_size if self.model.dropout and not self.on_gpu else 0
+
+    @property
+    def _workspace_bytes(self) -> int:
+        """What the backward pass of one block takes beside the activations, and what forward passes leave unused.
+
+        Backward: gradients of the inside of the MLP, of q k v, also before they were turned, and of two residual sums.
+        Forward: the outputs of attention and MLP, and the products and sums of turning. Where attention is spelled out,
+        its scores, and three gradients of their size. With checkpoints, the block's activations, made anew.
+        On a CPU glibc does not give the room of a freed tensor to one of the same size: what forward passes take for a
+        while adds up over the blocks, and activations that are made anew stand beside the room of the first ones.
+        """
+        model, traits, scores = self.model, self.model.traits, self._score_numbers
+        width, kv_width = model.n_embd, model.kv_width
+        turned = width + kv_width if traits.rotary else 0
+        backward = (3 if traits.activation == "swiglu" else 2) * model.inner_width
+        backward += width + 2 * kv_width + turned + 2 * width + 3 * scores
+        forward = (2 * width + 3 * turned + scores) * (1 if self.checkpointed or self.on_gpu else model.n_layer)
+        again = self._block_numbers * (1 if self.on_gpu else 2) if self.checkpointed else 0
+        return self._tokens * (backward + forward + again) * self._size + (CUBLAS_BYTES if self.on_gpu else 0)

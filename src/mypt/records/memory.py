@@ -17,7 +17,7 @@ PROCESS_BYTES, COMPILER_BYTES = 250 * 2**20, 170 * 2**20
 TABLE_BYTES_PER_ID = 750
 """A token table as tiktoken holds it: 36 MiB for GPT-2's."""
 
-CUBLAS_BYTES = 64 * 2**20
+CUBLAS_BYTES = 112 * 2**20
 """What NVIDIA's library for matrix products takes of a GPU: measured on Hopper, older ones take less."""
 
 _LOGITS_BYTES, _LOGITS_BYTES_ON_GPU = 31 * 2**20, 512 * 2**20

@@ -41,6 +41,16 @@ def trials(cache: Path) -> list[Path]:
     return sorted(path for path in cache.rglob("*") if path.is_file())
 
 
+def test_a_model_of_which_no_block_fits_is_not_tried(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = ModelConfig(n_layer=1, n_head=2, n_embd=512, block_size=32)
+    monkeypatch.setattr("mypt.core.train.precision.free_memory_bytes", lambda: 300 * 2**20)
+    assert [event.message for event in settled(block)[1] if isinstance(event, Noted)]
+    for huge in ({"n_embd": 4096}, {"n_embd": 65_536, "n_layer": 1000}):
+        device, told = settled(block.model_copy(update=huge))
+        assert (device.precision, told) == ("fp32", [])
+    assert len(trials(cache)) == 1
+
+
 def rewrite(path: Path, **changes: Any) -> None:
     Trial.read(path).model_copy(update=changes).write(path)
 

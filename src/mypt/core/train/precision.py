@@ -14,10 +14,12 @@ from dataclasses import replace
 import torch
 
 from mypt.core.device import Device, Precision
+from mypt.core.limits import free_memory_bytes, memory_limit_bytes
 from mypt.core.model.layers import Block
 from mypt.core.model.rotary import rotation_at
 from mypt.core.trials import find_trial, keep_trial, machine_facts
 from mypt.events import Event, Noted
+from mypt.records.memory import StepShape
 from mypt.records.model import ModelConfig
 from mypt.records.trial import Trial
 
@@ -31,7 +33,12 @@ _FEWEST_TOKENS, _MOST_TOKENS = 64, 1024
 
 
 def with_fastest_precision(device: Device, model: ModelConfig) -> Generator[Event, None, Device]:
-    """On a CPU: bf16 where it is clearly faster for this model, else fp32. Tells of a trial that had to be made."""
+    """On a CPU: bf16 where it is clearly faster for this model, else fp32. Tells of a trial that had to be made.
+
+    A model of which one block does not fit is not tried: whoever builds it says what it needs.
+    """
+    if not _fits(model):
+        return replace(device, precision="fp32")
     facts = machine_facts() | _block_facts(model)
     trial = find_trial("bf16", facts)
     if trial is None:
@@ -40,6 +47,15 @@ def with_fastest_precision(device: Device, model: ModelConfig) -> Generator[Even
         keep_trial(trial)
         yield Noted(_told(trial))
     return replace(device, precision=_faster(trial))
+
+
+def _fits(model: ModelConfig) -> bool:
+    """Whether one block in both precisions, its gradients and what it keeps are less than the free memory."""
+    window = min(_MOST_TOKENS, model.block_size)
+    block = model.model_copy(update={"n_layer": 1, "vocab_size": 1, "block_size": window})
+    parts = StepShape(model=block, batch_size=-(-_MOST_TOKENS // window)).memory()
+    free = [limit for limit in (memory_limit_bytes(), free_memory_bytes()) if limit is not None]
+    return 2 * (parts.weights + parts.gradients + parts.activations + parts.workspace) < min(free, default=math.inf)
 
 
 def _faster(trial: Trial) -> Precision:

@@ -12,10 +12,12 @@ from torch import Tensor
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
+from mypt.core.evaluate.loss import Tensors
 from mypt.core.generate.loaded import load_model
 from mypt.core.model.attention import Mask, attend, attention_mask
 from mypt.core.model.blockwise import block_mask
 from mypt.core.train.run import train
+from mypt.core.train.update import Update
 from mypt.events import Event, RunPlanned, StepDone
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
@@ -101,6 +103,23 @@ def test_recorded_steps_give_the_bits_of_usual_ones(
     usual = losses(list(train(cuda_run, ModelDirectory(tmp_path / "usual", "model"))))
     assert recorded == usual
     assert digests(tmp_path / "recorded") == digests(tmp_path / "usual")
+
+
+def test_what_cannot_be_recorded_is_done_as_usual(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = tiny_run.training.model_copy(update={"device": "cuda"})
+    config = tiny_run.model_copy(update={"model": MODEL, "training": training})
+    recorded = losses(list(train(config, ModelDirectory(tmp_path / "recorded", "model"))))
+    backward = Update._backward
+
+    def waits(update: Update, batch: Tensors) -> Tensor:
+        loss = backward(update, batch)
+        loss.item()
+        return loss
+
+    monkeypatch.setattr(Update, "_backward", waits)
+    assert losses(list(train(config, ModelDirectory(tmp_path / "usual", "model")))) == recorded
 
 
 @pytest.mark.parametrize("documents", [False, True])

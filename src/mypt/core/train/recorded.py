@@ -4,6 +4,7 @@ A step of a small model is a thousand kernels of a few microseconds each, and Py
 launch them as a GPU to run them. A graph holds the same kernels on the same memory, so its bits are the same.
 """
 
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -45,12 +46,12 @@ class Recorded:
             seed: of torch's random numbers.
         """
         with torch.cuda.device(self._device):
-            if self._usual_steps_left:
-                self._usual_steps_left -= 1
-                return self._usual(batch, seed)
-            if self._graph is None:
+            if self._graph is None and not self._usual_steps_left:
                 self._record(batch)
-            return self._replay(batch, seed)
+            if self._graph is not None:
+                return self._replay(self._graph, batch, seed)
+            self._usual_steps_left -= 1
+            return self._usual(batch, seed)
 
     def _usual(self, batch: Tensors, seed: int) -> torch.Tensor:
         """On the stream that records: gradients are formed where their tensors were first used."""
@@ -62,23 +63,32 @@ class Recorded:
         return result
 
     def _record(self, batch: Tensors) -> None:
+        """Record the work, without doing it. What a device or its driver refuses to record is done as usual."""
         documents_BT = None if batch.documents_BT is None else batch.documents_BT.clone()
         self._batch = Tensors(batch.inputs_BT.clone(), batch.targets_BT.clone(), documents_BT)
         graph = torch.cuda.CUDAGraph()
-        # Only this thread must not wait for the device meanwhile: others prepare batches and write states.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._result = self._work(self._batch)
+        try:
+            # Only this thread must not wait for the device meanwhile: others prepare batches and write states.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._result = self._work(self._batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self._usual_steps_left = sys.maxsize
+            # torch's generator may believe that it is still being recorded; a copy of it does not.
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
+            return
         self._graph = graph
 
-    def _replay(self, batch: Tensors, seed: int) -> torch.Tensor:
-        assert self._graph is not None, "recorded before"
+    def _replay(self, graph: torch.cuda.CUDAGraph, batch: Tensors, seed: int) -> torch.Tensor:
         assert self._batch is not None, "recorded before"
         assert self._result is not None, "recorded before"
         for place, part in zip(self._batch, batch, strict=True):
             if place is not None and part is not None:
                 place.copy_(part)
         torch.manual_seed(seed)
-        self._graph.replay()
+        graph.replay()
         return self._result.clone()
 
 

@@ -110,12 +110,13 @@ def presets_page() -> str:
     """The shipped presets with their sizes, memory and training defaults."""
     presets = {name: load_preset(name) for name in preset_names()}
     lines = ["# Presets", _NOTE, _PRESETS_INTRO, "## Architecture and memory", ""]
-    lines += ["| preset | parameters | | layers | heads | width | context | train | generate | for |"]
-    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
+    lines += ["| preset | parameters | | layers | heads | width | context | train | train on a GPU | generate | for |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
     for name, preset in presets.items():
         entry = preset_entry(name, preset)
         cells = [f"`{name}`", f"{entry.parameters:,}", human_count(entry.parameters), entry.n_layer, entry.n_head]
         cells += [entry.n_embd, entry.block_size, human_bytes(entry.training_memory_bytes)]
+        cells += [human_bytes(entry.training_memory_on_gpu_bytes)]
         cells += [human_bytes(entry.generation_memory_bytes), entry.description]
         lines.append(_row(*cells))
     lines += [
@@ -328,7 +329,7 @@ A preset is a config that ships with MyPT. `mypt train --config-file NAME` uses 
 counted for 256 characters. All others are of the family `gpt2`, without biases, for a vocabulary of 50,304: GPT-2's
 50,257 ids padded to a multiple of 64. With another tokenizer the vocabulary, and with it the number of parameters,
 follows the text.
-Memory is an estimate in fp32 at the preset's own batch size; see
+Memory is an estimate at the preset's own batch size, in fp32; on a GPU in bf16, compiled. See
 [what it leaves out](../explanation/architecture.md#memory-estimates).
 """
 

@@ -83,7 +83,8 @@ def test_readme_shows_the_presets_as_they_are() -> None:
     for name in preset_names():
         entry = preset_entry(name, load_preset(name))
         sizes = [entry.n_layer, entry.n_head, entry.n_embd, entry.block_size]
-        cells = [f"`{name}`", human_count(entry.parameters), *sizes, human_bytes(entry.training_memory_bytes)]
+        memory = [human_bytes(entry.training_memory_bytes), human_bytes(entry.training_memory_on_gpu_bytes)]
+        cells = [f"`{name}`", human_count(entry.parameters), *sizes, *memory]
         assert "| " + " | ".join(map(str, [*cells, entry.description])) + " |" in readme
 
 

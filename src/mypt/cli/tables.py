@@ -222,22 +222,23 @@ def show_params(report: ParamsReport, source: str) -> None:
 
 def show_configs(report: ConfigsReport) -> None:
     """Draw the preset table."""
-    table = _columns("preset", "params", "layers", "heads", "width", "context", "train", "generate", left=("for",))
+    sizes = ("params", "blocks", "context", "train", "on a GPU", "generate")
+    table = _columns("preset", *sizes, left=("for",))
     for entry in report.presets:
         table.add_row(
             entry.name,
             f"{human_count(entry.parameters)}",
-            str(entry.n_layer),
-            str(entry.n_head),
-            str(entry.n_embd),
+            f"{entry.n_layer} x {entry.n_embd}",
             str(entry.block_size),
             human_bytes(entry.training_memory_bytes),
+            human_bytes(entry.training_memory_on_gpu_bytes),
             human_bytes(entry.generation_memory_bytes),
             entry.description,
         )
     console = data_console()
     console.print(table)
-    console.print("\nMemory is estimated in fp32 at the preset's own batch size. More: mypt params PRESET", style="dim")
+    note = "Memory is estimated at the preset's own batch size, in fp32; on a GPU in bf16, compiled."
+    console.print(f"\n{note} More: mypt params PRESET", style="dim")
 
 
 def show_preset(source: str, config: RunConfig) -> None:

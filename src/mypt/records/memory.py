@@ -53,6 +53,11 @@ class TrainingMemory(NamedTuple):
     peak: int
 
     @property
+    def on_device(self) -> int:
+        """The peak of a GPU's own memory: without the process, and without the copy that is written."""
+        return self.peak - self.process - self.snapshot
+
+    @property
     def parts(self) -> dict[str, int]:
         """All parts; their sum is above the peak, since some never meet."""
         return {name: size for name, size in self._asdict().items() if name != "peak"}

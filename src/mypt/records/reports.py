@@ -170,7 +170,8 @@ class PresetEntry(Record, frozen=True):
     n_embd: int
     block_size: int
     batch_size: int
-    training_memory_bytes: int
+    training_memory_bytes: int = Field(description="Of a process that trains on a CPU in fp32.")
+    training_memory_on_gpu_bytes: int = Field(description="Of a GPU that trains in bf16, compiled.")
     generation_memory_bytes: int
 
 
@@ -206,8 +207,10 @@ def params_report(
 
 
 def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
-    """Describe a preset, trained as it says, in fp32."""
-    model, batch_size = preset.model, preset.training.batch_size
+    """Describe a preset, trained as it says."""
+    model, training = preset.model, preset.training
+    on_cpu = StepShape.of(model, training, "fp32", on_gpu=False, compiled=False).memory()
+    on_gpu = StepShape.of(model, training, "bf16", on_gpu=True, compiled=True).memory()
     return PresetEntry(
         name=name,
         description=preset.description,
@@ -216,7 +219,8 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         n_head=model.n_head,
         n_embd=model.n_embd,
         block_size=model.block_size,
-        batch_size=batch_size,
-        training_memory_bytes=StepShape.of(model, preset.training, "fp32", on_gpu=False, compiled=False).memory().peak,
+        batch_size=training.batch_size,
+        training_memory_bytes=on_cpu.peak,
+        training_memory_on_gpu_bytes=on_gpu.on_device,
         generation_memory_bytes=generation_memory(model).total,
     )

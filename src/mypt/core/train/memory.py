@@ -52,8 +52,7 @@ def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMe
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
     """Peak on the device of steps of `sequences` sequences at once, the copy that is saved left out."""
     memory = step_memory(config, device, sequences)
-    elsewhere = memory.process if device.kind == "cuda" else 0
-    return memory.peak - memory.snapshot - elsewhere
+    return memory.on_device if device.kind == "cuda" else memory.peak - memory.snapshot
 
 
 def fitting_sequences(config: RunConfig, device: Device) -> int:

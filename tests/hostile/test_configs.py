@@ -20,6 +20,7 @@ from commandline import run_in_process
 from mypt.errors import UsageError
 from mypt.records.base import flatten
 from mypt.records.legacy import is_legacy_config
+from mypt.records.memory import StepShape
 from mypt.records.presets import MOST_CONFIG_BYTES, find_config, load_preset
 from mypt.records.reports import params_report
 from mypt.records.resolve import Layer, resolve
@@ -127,7 +128,11 @@ def test_any_value_of_any_key_is_accepted_and_kept_or_refused_by_its_key(tmp_pat
 
 def require_numbers(config: RunConfig) -> None:
     """What an accepted architecture costs is a finite number, in figures and in words."""
-    report = params_report(config.model, config.training, "fp32")
+    report = params_report(
+        config.model,
+        config.training,
+        StepShape.of(config.model, config.training, "fp32", on_gpu=False, compiled=False),
+    )
     assert report.parameters > 0
     assert math.isfinite(float(report.training_memory_bytes))
     assert "Infinity" not in report.model_dump_json()

@@ -18,13 +18,17 @@ from mypt.records.dataset import DATASET_FILE, DatasetManifest, ShardInfo, Sourc
 from mypt.records.memory import StepShape, TrainingMemory
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
-from mypt.records.reports import params_report, preset_entry
+from mypt.records.reports import ParamsReport, params_report, preset_entry
 from mypt.records.run import TrainingConfig
 from mypt.records.text import TextConfig
 
 
 def training_memory(model: ModelConfig, batch_size: int, precision: str = "fp32", **how: Any) -> TrainingMemory:
     return StepShape(model=model, batch_size=batch_size, precision=precision, **how).memory()
+
+
+def reckoned(model: ModelConfig, training: TrainingConfig, precision: str = "fp32") -> ParamsReport:
+    return params_report(model, training, StepShape.of(model, training, precision, on_gpu=False, compiled=False))
 
 
 @st.composite
@@ -137,11 +141,11 @@ def test_the_closed_form_counts_what_the_written_out_shapes_count(model: ModelCo
 @given(models(), st.integers(1, 8), st.sampled_from(["fp32", "bf16", "fp16"]))
 def test_more_of_anything_never_costs_less(model: ModelConfig, batch_size: int, precision: str) -> None:
     training = TrainingConfig(batch_size=batch_size)
-    base = params_report(model, training, precision)
+    base = reckoned(model, training, precision)
     for change in ("n_layer", "block_size", "vocab_size", "n_embd"):
         # The width grows by whole heads, and these by pairs.
         step = 2 * model.n_head if change == "n_embd" else 1
-        bigger = params_report(model.model_copy(update={change: getattr(model, change) + step}), training, precision)
+        bigger = reckoned(model.model_copy(update={change: getattr(model, change) + step}), training, precision)
         # Rotary positions are no weights.
         if change != "block_size" or not FAMILIES[model.family].rotary:
             assert bigger.parameters > base.parameters
@@ -208,7 +212,7 @@ def test_training_holds_four_copies_of_the_weights_and_generation_one(model: Mod
 
 @given(models())
 def test_parts_of_a_report_add_up_to_its_totals(model: ModelConfig) -> None:
-    report = params_report(model, TrainingConfig(batch_size=2), "fp32")
+    report = reckoned(model, TrainingConfig(batch_size=2))
     assert sum(report.parameters_by_part.values()) == report.parameters
     assert max(report.training_memory_by_part.values()) < report.training_memory_bytes
     assert sum(report.generation_memory_by_part.values()) == report.generation_memory_bytes
@@ -245,7 +249,7 @@ def test_a_config_is_written_with_the_fields_of_its_family_and_read_back_equal(m
 def test_a_presets_row_agrees_with_its_report() -> None:
     for name in preset_names():
         preset = load_preset(name)
-        report, entry = params_report(preset.model, preset.training, "fp32"), preset_entry(name, preset)
+        report, entry = reckoned(preset.model, preset.training), preset_entry(name, preset)
         assert entry.parameters == report.parameters
         assert entry.training_memory_bytes == report.training_memory_bytes
         assert entry.generation_memory_bytes == report.generation_memory_bytes

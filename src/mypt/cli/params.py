@@ -1,5 +1,6 @@
 """mypt params: what an architecture costs, before it is trained."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def params(
     from mypt.cli.tables import show_params
     from mypt.core.checkpoint.snapshot import Snapshot
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.core.train.memory import step_shape
     from mypt.core.train.start import run_device
     from mypt.errors import UsageError
     from mypt.events import result_of
@@ -95,8 +97,7 @@ def params(
     training = config.training.model_copy(update={"device": device or "auto"})
     chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
     compiled = own is not None and own.training.versions.get("compiled") == "yes"
-    on_gpu = chosen.kind == "cuda"
-    report = params_report(config.model, config.training, chosen.precision, on_gpu=on_gpu, compiled=compiled)
+    report = params_report(config.model, config.training, step_shape(config, replace(chosen, compiled=compiled)))
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))
     else:

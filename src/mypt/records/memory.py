@@ -11,8 +11,11 @@ from typing import Literal, NamedTuple
 from mypt.records.model import ModelConfig
 from mypt.records.run import TrainingConfig
 
-PROCESS_BYTES, COMPILER_BYTES = 250 * 2**20, 170 * 2**20
-"""Python with torch and its thread pools, before any tensor, and torch's compiler: measured on a CPU."""
+PROCESS_BYTES, COMPILER_BYTES, WRITTEN_OUT_BYTES = 250 * 2**20, 170 * 2**20, 75 * 2**20
+"""Python with torch and its thread pools, before any tensor; torch's compiler; and what that takes more for attention
+that is written out. Measured on a CPU."""
+CUDA_BUILD_BYTES = 340 * 2**20
+"""What a process takes more where torch is its build with CUDA, even if it computes on the CPU."""
 
 TABLE_BYTES_PER_ID = 750
 """A token table as tiktoken holds it: 36 MiB for GPT-2's."""
@@ -37,7 +40,10 @@ _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 class TrainingMemory(NamedTuple):
-    """Bytes of each part of one training step, and of what is alive at once at its peak."""
+    """Bytes of each part of one training step, and of what is alive at once at its peak.
+
+    Of a GPU's own memory where there is one: the process and the copy that is written lie in the machine's.
+    """
 
     process: int
     weights: int
@@ -49,18 +55,13 @@ class TrainingMemory(NamedTuple):
     logits: int
     """Those of some positions, and the gradient of the head."""
     snapshot: int
-    """The copy of weights and moments that is written while training goes on, in the machine's own memory."""
+    """The copy of weights and moments that is written while training goes on."""
     peak: int
-
-    @property
-    def on_device(self) -> int:
-        """The peak of a GPU's own memory: without the process, and without the copy that is written."""
-        return self.peak - self.process - self.snapshot
 
     @property
     def parts(self) -> dict[str, int]:
         """All parts; their sum is above the peak, since some never meet."""
-        return {name: size for name, size in self._asdict().items() if name != "peak"}
+        return {name: size for name, size in self._asdict().items() if size and name != "peak"}
 
 
 def rows_at_once(positions: int, vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
@@ -90,10 +91,19 @@ class StepShape:
     """Whether blocks keep their inputs alone, and are passed again for their gradients."""
     compiled: bool = False
     """Whether blocks, and on a GPU the loss, run as compiled code."""
+    cuda_build: bool = False
+    """Whether torch brings CUDA's libraries."""
 
     @classmethod
     def of(
-        cls, model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool, compiled: bool
+        cls,
+        model: ModelConfig,
+        training: TrainingConfig,
+        precision: str,
+        *,
+        on_gpu: bool,
+        compiled: bool,
+        cuda_build: bool = False,
     ) -> "StepShape":
         """A step of a run; the precision is what was chosen for it."""
         return cls(
@@ -105,30 +115,31 @@ class StepShape:
             accumulates=training.sequences_at_once < training.batch_size,
             checkpointed=training.checkpoint_activations,
             compiled=compiled,
+            cuda_build=cuda_build,
         )
 
     def memory(self) -> TrainingMemory:
         """Estimate the peak."""
-        counts = self.model.parameter_count
-        weights = counts.total * FP32_BYTES
-        moments = 2 * weights
-        in_the_update = weights
-        if self.optimizer == "muon":
-            moments -= (counts.attention + counts.mlp) * FP32_BYTES  # one for each number of a matrix
-            in_the_update += self._direction_bytes
-        table = self.model.vocab_size * TABLE_BYTES_PER_ID
-        process = PROCESS_BYTES + (COMPILER_BYTES if self.compiled else 0) + table
+        weights = self._weight_bytes
+        in_the_update = weights + (self._direction_bytes if self.optimizer == "muon" else 0)
+        process, snapshot = (0, 0) if self.on_gpu else (self._process_bytes, self.snapshot_bytes)
+        kept = weights + self._moment_bytes + self._working_bytes
         return TrainingMemory(
             process=process,
             weights=weights + self._working_bytes,
-            optimizer=moments,
+            optimizer=self._moment_bytes,
             gradients=weights,
             activations=self.activation_bytes,
             workspace=self._workspace_bytes,
             logits=self._loss_bytes,
-            snapshot=weights + moments,
-            peak=process + 2 * (weights + moments) + self._working_bytes + max(self._pass_bytes, in_the_update),
+            snapshot=snapshot,
+            peak=process + snapshot + kept + max(self._pass_bytes, in_the_update),
         )
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """The copy of weights and moments, in the machine's own memory."""
+        return self._weight_bytes + self._moment_bytes
 
     @property
     def activation_bytes(self) -> int:
@@ -141,10 +152,20 @@ class StepShape:
         per_block = model.n_embd if self.checkpointed else self._block_numbers
         around_blocks = self._norm_numbers + (model.n_embd if model.dropout else 0)
         kept = tokens * (model.n_layer * per_block + around_blocks) * self._size
-        is_written_out = self.compiled and not self.on_gpu and self.precision != "fp32"
-        if is_written_out and model.block_size <= WRITTEN_OUT_KEYS and not model.dropout:
-            kept += tokens * model.block_size * model.n_head * model.n_layer * self._size
+        if self._is_written_out and not model.dropout:
+            kept += self._all_scores * model.n_layer * self._size
         return kept
+
+    @property
+    def _is_written_out(self) -> bool:
+        """Whether attention is two products and a softmax (core/model/attention.py)."""
+        is_short = self.model.block_size <= WRITTEN_OUT_KEYS
+        return self.compiled and not self.on_gpu and self.precision != "fp32" and is_short
+
+    @property
+    def _all_scores(self) -> int:
+        """Attention's scores in one block."""
+        return self._tokens * self.model.block_size * self.model.n_head
 
     @property
     def _tokens(self) -> int:
@@ -159,6 +180,27 @@ class StepShape:
         return self.model.vocab_size * self.model.n_embd * FP32_BYTES
 
     @property
+    def _process_bytes(self) -> int:
+        more = (
+            (COMPILER_BYTES, self.compiled),
+            (WRITTEN_OUT_BYTES, self._is_written_out),
+            (CUDA_BUILD_BYTES, self.cuda_build),
+        )
+        table = self.model.vocab_size * TABLE_BYTES_PER_ID
+        return PROCESS_BYTES + table + sum(size for size, is_there in more if is_there)
+
+    @property
+    def _weight_bytes(self) -> int:
+        return self.model.parameters * FP32_BYTES
+
+    @property
+    def _moment_bytes(self) -> int:
+        """Two for each number of a parameter; Muon has one for each number of a matrix."""
+        counts = self.model.parameter_count
+        matrices = (counts.attention + counts.mlp) * FP32_BYTES
+        return 2 * self._weight_bytes - (matrices if self.optimizer == "muon" else 0)
+
+    @property
     def _working_bytes(self) -> int:
         """The copy of the weights that is computed with; it shares the embeddings."""
         counts = self.model.parameter_count
@@ -169,14 +211,13 @@ class StepShape:
     def _pass_bytes(self) -> int:
         """The most that a forward and backward pass takes beside weights and moments."""
         embedding, activations, workspace = self._embedding_bytes, self.activation_bytes, self._workspace_bytes
-        weights = self.model.parameters * FP32_BYTES
         # A tied embedding's gradient comes from the head and from the look-up: two, and their sum.
         tables = (3 if self.model.traits.tied_head else 1) * embedding
         if self.accumulates:
             # The gradients of the passes before are there all the time.
-            return weights + self._working_bytes + activations + workspace + max(self._loss_bytes, tables)
+            return self._weight_bytes + self._working_bytes + activations + workspace + max(self._loss_bytes, tables)
         # Gradients take the room of the activations; freed blocks stay with the process (core/heap.py).
-        gradients = weights - embedding + self._working_bytes
+        gradients = self._weight_bytes - embedding + self._working_bytes
         in_blocks = max(activations + workspace, gradients)
         if self.checkpointed:
             in_blocks = activations + workspace + gradients  # the last block's too is passed again beside all gradients
@@ -237,7 +278,8 @@ class StepShape:
 
         Backward: gradients of the inside of the MLP, of q k v, also before they were turned, and of two residual sums.
         Forward: the outputs of attention and MLP, and the products and sums of turning. Where attention is spelled out,
-        its scores, and three gradients of their size. With checkpoints, the block's activations, made anew.
+        its scores, and three gradients of their size; compiled, one of them in fp32. With checkpoints, the block's
+        activations, made anew.
         On a CPU glibc does not give the room of a freed tensor to one of the same size: what forward passes take for a
         while adds up over the blocks, and activations that are made anew stand beside the room of the first ones.
         """
@@ -248,4 +290,7 @@ class StepShape:
         backward += width + 2 * kv_width + turned + 2 * width + 3 * scores
         forward = (2 * width + 3 * turned + scores) * (1 if self.checkpointed or self.on_gpu else model.n_layer)
         again = self._block_numbers * (1 if self.on_gpu else 2) if self.checkpointed else 0
-        return self._tokens * (backward + forward + again) * self._size + (CUBLAS_BYTES if self.on_gpu else 0)
+        taken = self._tokens * (backward + forward + again) * self._size + (CUBLAS_BYTES if self.on_gpu else 0)
+        if self._is_written_out and not model.dropout:
+            taken += self._all_scores * (2 * self._size + FP32_BYTES)
+        return taken

@@ -182,11 +182,9 @@ class ConfigsReport(Record, frozen=True):
     presets: tuple[PresetEntry, ...]
 
 
-def params_report(
-    model: ModelConfig, training: TrainingConfig, precision: str, *, on_gpu: bool = False, compiled: bool = False
-) -> ParamsReport:
+def params_report(model: ModelConfig, training: TrainingConfig, shape: StepShape) -> ParamsReport:
     """Count an architecture's parameters, bytes and FLOPs, as it is trained."""
-    memory = StepShape.of(model, training, precision, on_gpu=on_gpu, compiled=compiled).memory()
+    memory = shape.memory()
     generation = generation_memory(model)
     return ParamsReport(
         config=model,
@@ -194,7 +192,7 @@ def params_report(
         sequences_at_once=training.sequences_at_once,
         optimizer=training.optimizer,
         checkpoint_activations=training.checkpoint_activations,
-        precision=precision,
+        precision=shape.precision,
         parameters=model.parameters,
         parameters_by_part=model.parameter_count._asdict(),
         training_memory_bytes=memory.peak,
@@ -221,6 +219,6 @@ def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
         block_size=model.block_size,
         batch_size=training.batch_size,
         training_memory_bytes=on_cpu.peak,
-        training_memory_on_gpu_bytes=on_gpu.on_device,
+        training_memory_on_gpu_bytes=on_gpu.peak,
         generation_memory_bytes=generation_memory(model).total,
     )

@@ -43,16 +43,28 @@ def device_limit_bytes(device: Device) -> int | None:
     return torch.cuda.mem_get_info(device.torch)[1] if device.kind == "cuda" else memory_limit_bytes()
 
 
+def step_shape(config: RunConfig, device: Device) -> StepShape:
+    """What the memory of a run's step depends on."""
+    return StepShape.of(
+        config.model,
+        config.training,
+        device.precision,
+        on_gpu=device.kind == "cuda",
+        compiled=device.compiled,
+        cuda_build=torch.version.cuda is not None,
+    )
+
+
 def step_memory(config: RunConfig, device: Device, sequences: int) -> TrainingMemory:
     """The estimate for steps of `sequences` sequences at once."""
-    training, on_gpu = config.training.model_copy(update={"micro_batch_size": sequences}), device.kind == "cuda"
-    return StepShape.of(config.model, training, device.precision, on_gpu=on_gpu, compiled=device.compiled).memory()
+    training = config.training.model_copy(update={"micro_batch_size": sequences})
+    return step_shape(config.model_copy(update={"training": training}), device).memory()
 
 
 def predicted_bytes(config: RunConfig, device: Device, sequences: int) -> int:
     """Peak on the device of steps of `sequences` sequences at once, the copy that is saved left out."""
     memory = step_memory(config, device, sequences)
-    return memory.on_device if device.kind == "cuda" else memory.peak - memory.snapshot
+    return memory.peak - memory.snapshot
 
 
 def fitting_sequences(config: RunConfig, device: Device) -> int:
@@ -100,7 +112,7 @@ def _most_that_fit(config: RunConfig, device: Device, most: int, limit: int) -> 
 
 def copy_fits(config: RunConfig, device: Device, sequences: int) -> bool:
     """Whether there is room for one more copy of weights and moments in the machine's own memory."""
-    snapshot = step_memory(config, device, 1).snapshot
+    snapshot = step_shape(config, device).snapshot_bytes
     limit = memory_limit_bytes()
     used = predicted_bytes(config, device, sequences) if device.kind == "cpu" else 0
     return limit is None or used + snapshot <= limit

@@ -181,13 +181,10 @@ class StepShape:
 
     @property
     def _process_bytes(self) -> int:
-        more = (
-            (COMPILER_BYTES, self.compiled),
-            (WRITTEN_OUT_BYTES, self._is_written_out),
-            (CUDA_BUILD_BYTES, self.cuda_build),
-        )
-        table = self.model.vocab_size * TABLE_BYTES_PER_ID
-        return PROCESS_BYTES + table + sum(size for size, is_there in more if is_there)
+        process = PROCESS_BYTES + self.model.vocab_size * TABLE_BYTES_PER_ID
+        process += CUDA_BUILD_BYTES if self.cuda_build else 0
+        process += COMPILER_BYTES if self.compiled else 0
+        return process + (WRITTEN_OUT_BYTES if self._is_written_out else 0)
 
     @property
     def _weight_bytes(self) -> int:

@@ -76,14 +76,41 @@ class GPT(torch.nn.Module):
 """
 
 
+SECOND_PEER = """
+import torch
+from litgpt.config import Config
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = torch.nn.Embedding(config.padded_vocab_size, config.vocab_size)
+    def forward(self, ids):
+        return self.table(ids)
+"""
+UTILS = """
+import torch
+
+def chunked_cross_entropy(logits, targets):
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+
 def test_what_looks_like_a_checkout_is_run_beside_ours_and_compared(mypt: Mypt, mini: Path, tmp_path: Path) -> None:
     (tmp_path / "peer").mkdir()
     (tmp_path / "peer" / "model.py").write_text(PEER)
-    run = mypt("bench", mini, *BRIEFLY, "--json", "--against", "peer", "--precision", "fp32")
+    package = tmp_path / "another" / "litgpt"
+    package.mkdir(parents=True)
+    files = {"model": SECOND_PEER, "utils": UTILS, "config": "from types import SimpleNamespace as Config\n"}
+    for name, content in files.items():
+        (package / f"{name}.py").write_text(content)
+    checkouts = ("--against", "peer", "--against", "another")
+    run = mypt("bench", mini, *BRIEFLY, "--json", "--precision", "fp32", *checkouts)
     assert run.returncode == 0, run.stderr
-    (peer,) = json.loads(run.stdout)["peers"]
-    assert peer["tokens_per_s"]["median"] > 0
-    assert peer["ratio"]["median"] > 0
+    peers = json.loads(run.stdout)["peers"]
+    assert [peer["name"] for peer in peers] == ["nanoGPT fp32", "litgpt fp32"]
+    for peer in peers:
+        assert peer["tokens_per_s"]["median"] > 0
+        assert peer["ratio"]["median"] > 0
 
 
 def test_people_see_a_table_and_in_one_line_what_does_not_fit(mypt: Mypt, mini: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def bench(
         str | None, option("--compile", help="on: measure compiled steps. Otherwise they run as written.")
     ] = None,
     against: Annotated[
-        Path | None, option("--against", help="A checkout of nanoGPT, whose code is run beside ours.")
+        list[Path] | None,
+        option("--against", help="A checkout of nanoGPT or litgpt, whose code is run beside ours; may be given again."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def bench(
     flags = {"training.batch_size": batch_size, "training.device": device, "training.precision": precision}
     flags["training.compile"] = compile
     given: dict[str, object] = {key: value for key, value in flags.items() if value is not None}
-    benchmark = Bench(_options(presets or [], given, seconds=seconds, rounds=rounds, against=against))
+    benchmark = Bench(_options(presets or [], given, seconds=seconds, rounds=rounds, against=against or []))
 
     def show() -> None:
         report = benchmark.report()
@@ -71,7 +72,7 @@ def bench(
 
 
 def _options(
-    references: list[str], given: dict[str, object], *, seconds: float, rounds: int, against: Path | None
+    references: list[str], given: dict[str, object], *, seconds: float, rounds: int, against: list[Path]
 ) -> "BenchOptions":
     from mypt.errors import UsageError
     from mypt.records.bench import BenchOptions
@@ -94,5 +95,5 @@ def _options(
         rounds=rounds,
         device=training.device,
         precision=training.precision,
-        against=None if against is None else str(against),
+        against=tuple(map(str, against)),
     )

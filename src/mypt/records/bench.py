@@ -19,7 +19,7 @@ class BenchOptions(Record, frozen=True):
     rounds: int = Field(3, ge=1, le=1000, description="How often each row is measured; the rows take turns.")
     device: str = Field("auto", description="As in TrainingConfig.")
     precision: Precision = Field("auto", description="As in TrainingConfig.")
-    against: str | None = Field(None, description="A checkout of nanoGPT.")
+    against: tuple[str, ...] = Field((), description="Checkouts of other programs.")
 
 
 class Job(Record, frozen=True):
@@ -29,6 +29,7 @@ class Job(Record, frozen=True):
     config: RunConfig = RunConfig()
     configs: dict[str, RunConfig] = Field(default_factory=dict, description="Of a survey: what may be measured.")
     seconds: float
+    program: str = Field("", description="The name of a peer.")
     checkout: str = Field("", description="Of a peer.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Of a peer.")
     compiled: bool = Field(default=False, description="Of a peer.")

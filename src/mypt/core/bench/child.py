@@ -36,7 +36,7 @@ def _measured(job: Job) -> Record:
         if CHOSE_WAITING:  # for threads of ours; it is to run as it ships
             for name in WAITING:
                 del os.environ[name]
-        from mypt.core.bench.nanogpt import peer_figures
+        from mypt.core.bench.peer_steps import peer_figures
 
         return peer_figures(job)
     if job.task == "training":

@@ -56,7 +56,7 @@ class Bench:
             UsageError: when what to compare with is no checkout.
         """
         self._options = options
-        self._checkout = None if options.against is None else require_checkout(Path(options.against))
+        self._checkouts = [require_checkout(Path(path)) for path in options.against]
         self._results = Results(options)
 
     def run(self) -> Generator[Event]:
@@ -118,9 +118,9 @@ class Bench:
         for name, config in configs.items():
             job = Job(task="training", config=config, seconds=seconds)
             yield Row(name, "training", lambda job=job: TrainingFigures.model_validate(ask(job)))
-            if self._checkout is not None and has_shape(config):
-                for peer in peers_on(machine, self._options.precision):
-                    peers_job = _peers_job(job, peer, self._checkout)
+            for checkout in self._checkouts if has_shape(config) else ():
+                for peer in peers_on(machine, self._options.precision, checkout):
+                    peers_job = _peers_job(job, peer)
                     yield Row(name, peer.name, lambda job=peers_job: TrainingFigures.model_validate(ask(job)))
             job = Job(task="generation", config=config, seconds=seconds)
             yield Row(name, "generation", lambda job=job: GenerationFigures.model_validate(ask(job)))
@@ -159,6 +159,7 @@ def _warn_of_others() -> Iterator[Warned]:
         )
 
 
-def _peers_job(job: Job, peer: Peer, checkout: Path) -> Job:
-    changes = {"task": "peer", "checkout": str(checkout), "precision": peer.precision, "compiled": peer.compiled}
-    return job.model_copy(update=changes)
+def _peers_job(job: Job, peer: Peer) -> Job:
+    program, path = peer.checkout
+    changes = {"task": "peer", "program": program.name, "checkout": str(path)}
+    return job.model_copy(update=changes | {"precision": peer.precision, "compiled": peer.compiled})

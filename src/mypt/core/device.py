@@ -48,6 +48,11 @@ class Device:
         threads = torch.get_num_threads()
         return f"cpu ({threads} thread{'s' * (threads > 1)})" if self.kind == "cpu" else self.kind
 
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps it is at work on when the ones before are read: a GPU is not to wait for us."""
+        return 1 if self.kind == "cuda" else 0
+
     def later(self, numbers: Tensor) -> Callable[[], list[float]]:
         """Have numbers copied from the device; what is given waits for them, and for no work that is sent later."""
         if self.kind != "cuda":

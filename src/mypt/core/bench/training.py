@@ -19,7 +19,7 @@ from mypt.records.tokenizer import ByteSpec
 _TOKENS = 200_000
 _FEWEST_WINDOWS = 8
 _DOCUMENT_TOKENS = 1000
-_STEPS_ON_GPU = 10
+_STEPS_TOGETHER = 10
 
 
 def training_figures(job: Job) -> TrainingFigures:
@@ -54,15 +54,14 @@ def random_corpus(config: RunConfig) -> Corpus:
 
 
 def _tokens_per_s(config: RunConfig, device: Device, seconds: float) -> float:
-    # A GPU is always one step ahead of what is read, so single steps have no time of their own.
-    on_gpu = device.kind == "cuda"
-    steps = _STEPS_ON_GPU if on_gpu else 1
+    # Where the device is ahead of what is read, single steps have no time of their own.
+    steps = _STEPS_TOGETHER if device.steps_ahead else 1
     with closing(begin(config, random_corpus(config), Origin(), device)) as session:
 
         def train() -> None:
             for _ in range(steps):
                 session.train_step()
-                session.read(behind=1 if on_gpu else 0)
+                session.read(device.steps_ahead)
             session.read()
 
         return steps * session.tokens_per_step / median_step_s(train, seconds)

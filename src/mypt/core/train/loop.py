@@ -41,8 +41,7 @@ class Loop:
         self._best_at: int | None = None
         """The step in this process whose evaluation was the best so far."""
         self._peak_flops = peak_flops(session.device.name, session.device.precision)
-        self._behind = 1 if session.device.kind == "cuda" else 0
-        """How many steps a GPU is ahead of what is read of it."""
+        self._behind = session.device.steps_ahead
         self._warned_of_parting = False
         self._warned_of_log = False
 

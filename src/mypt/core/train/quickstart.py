@@ -27,6 +27,8 @@ from mypt.records.sampling import SamplingConfig
 Flavour = Literal["docs", "code"]
 
 _LONGEST_CODE_CHARS = 6_000_000
+_EVALUATIONS, _EVALUATED_BATCHES = 8, 8
+"""Together they take about as long as 20 of some 400 steps."""
 _SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -63,7 +65,7 @@ def quickstart(
     step_s = _seconds_per_step(config, here, minutes * 60)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")
-    interval = max(10, -(-steps // 10))
+    interval = max(10, -(-steps // _EVALUATIONS))
     training = config.training.model_copy(update={"max_iters": steps, "eval_interval": interval})
     config = config.model_copy(update={"training": training})
     with closing(train(config, directory, fresh=True, stop=stop)) as events:
@@ -90,7 +92,7 @@ def quickstart_config(text_path: Path, seed: int, device: str) -> RunConfig:
             min_lr_ratio=0,
             grad_clip=0,
             batch_size=16,
-            eval_iters=32,
+            eval_iters=_EVALUATED_BATCHES,
             seed=seed,
             device=device,
             compile="off",  # a minute is too short for it

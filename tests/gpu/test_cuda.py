@@ -46,6 +46,8 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "documents": ({}, {"document_mask": True}),
     "pieces": ({}, {"micro_batch_size": 3}),
     "compiled in pieces": ({"dropout": 0.0}, {"micro_batch_size": 3, "compile": "on"}),
+    "compiled, few key heads": ({"family": "modern", "n_kv_head": 1, "dropout": 0.0}, {"compile": "on"}),
+    "compiled, activations checkpointed": ({"dropout": 0.0}, {"compile": "on", "checkpoint_activations": True}),
     "activations checkpointed": ({}, {"checkpoint_activations": True}),
 }
 
@@ -99,13 +101,21 @@ def test_recorded_steps_give_the_bits_of_usual_ones(
     recorded = losses(list(train(cuda_run, ModelDirectory(tmp_path / "recorded", "model"))))
     is_recorded = not cuda_run.training.checkpoint_activations
     assert replays == (60 - 3 if is_recorded else 0)
-    monkeypatch.setattr("mypt.core.train.recorded._USUAL_STEPS", 1000)
+    monkeypatch.setattr("mypt.core.train.recorded.USUAL_STEPS", 1000)
     usual = losses(list(train(cuda_run, ModelDirectory(tmp_path / "usual", "model"))))
     assert recorded == usual
     assert digests(tmp_path / "recorded") == digests(tmp_path / "usual")
 
 
-def test_what_cannot_be_recorded_is_done_as_usual(
+def test_steps_that_are_not_to_be_recorded_are_not(
+    cuda_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", pytest.fail)
+    training = cuda_run.training.model_copy(update={"record_steps": False, "max_iters": 8})
+    assert list(train(cuda_run.model_copy(update={"training": training}), ModelDirectory(tmp_path, "model")))
+
+
+def test_a_recording_that_does_not_fit_is_left_and_steps_go_on(
     tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = tiny_run.training.model_copy(update={"device": "cuda"})
@@ -113,13 +123,22 @@ def test_what_cannot_be_recorded_is_done_as_usual(
     recorded = losses(list(train(config, ModelDirectory(tmp_path / "recorded", "model"))))
     backward = Update._backward
 
-    def waits(update: Update, batch: Tensors) -> Tensor:
-        loss = backward(update, batch)
-        loss.item()
-        return loss
+    def full(update: Update, batch: Tensors) -> Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            raise torch.OutOfMemoryError("out of memory, says this test")
+        return backward(update, batch)
 
-    monkeypatch.setattr(Update, "_backward", waits)
+    monkeypatch.setattr(Update, "_backward", full)
     assert losses(list(train(config, ModelDirectory(tmp_path / "usual", "model")))) == recorded
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+def test_a_run_gives_its_memory_back(cuda_run: RunConfig, tmp_path: Path) -> None:
+    taken: list[int] = []
+    for number in range(3):
+        list(train(cuda_run, ModelDirectory(tmp_path / str(number), "model")))
+        taken.append(torch.cuda.memory_allocated())
+    assert taken[2] <= taken[1]
 
 
 @pytest.mark.parametrize("documents", [False, True])

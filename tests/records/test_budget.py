@@ -201,6 +201,22 @@ def test_checkpoints_keep_an_input_a_block_and_pieces_keep_their_gradients(
     assert whole.peak < in_pieces.peak <= whole.peak + whole.gradients + whole.weights
 
 
+@given(models(), st.integers(1, 64), st.sampled_from(["fp32", "bf16"]), st.booleans())
+def test_of_a_gpu_only_its_own_memory_counts(
+    model: ModelConfig, batch_size: int, precision: str, accumulates: bool
+) -> None:
+    shape: dict[str, Any] = {"precision": precision, "accumulates": accumulates}
+    written = training_memory(model, batch_size, on_gpu=True, **shape)
+    compiled = training_memory(model, batch_size, on_gpu=True, compiled=True, **shape)
+    assert (written.process, written.snapshot) == (0, 0)
+    assert compiled.peak <= written.peak < training_memory(model, batch_size + 1, on_gpu=True, **shape).peak
+    on_cpu = training_memory(model, batch_size, **shape)
+    assert on_cpu.evaluation == 0
+    with_cuda = training_memory(model, batch_size, cuda_build=True, **shape)
+    assert with_cuda.peak - on_cpu.peak == with_cuda.process - on_cpu.process == 340 * 2**20
+    assert training_memory(model, batch_size, on_gpu=True, cuda_build=True, **shape) == written
+
+
 @given(models())
 def test_training_holds_four_copies_of_the_weights_and_generation_one(model: ModelConfig) -> None:
     training, generation = training_memory(model, 1), generation_memory(model)

@@ -195,11 +195,9 @@ def show_params(report: ParamsReport, source: str) -> None:
     memory = _columns("memory", "training", "generation")
     training, generation = report.training_memory_by_part, report.generation_memory_by_part
     for part in dict.fromkeys((*training, *generation)):
-        memory.add_row(
-            part.replace("_", " "),
-            human_bytes(training[part]) if part in training else "",
-            human_bytes(generation[part]) if part in generation else "",
-        )
+        sizes = training.get(part), generation.get(part)
+        if any(sizes):
+            memory.add_row(part.replace("_", " "), *(human_bytes(size) if size else "" for size in sizes))
     memory.add_row(
         "peak", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
     )

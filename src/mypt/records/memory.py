@@ -32,6 +32,9 @@ STACKED_NUMBERS = 2**24
 _STACKS = 5
 """Tensors as large as a stack that orthogonalizing it takes at once."""
 
+EVALUATED_TOKENS_ON_GPU = 4096
+"""At once, at most, if not one sequence: its memory comes on top of what steps keep."""
+
 WRITTEN_OUT_KEYS = 512
 """Up to so many keys, compiled attention in 16 bits on a CPU keeps all its weights: more would take too much memory."""
 
@@ -56,22 +59,24 @@ class TrainingMemory(NamedTuple):
     """Those of some positions, and the gradient of the head."""
     snapshot: int
     """The copy of weights and moments that is written while training goes on."""
+    evaluation: int
+    """What an evaluation takes of a GPU beside the steps, whose memory their recording keeps."""
     peak: int
 
     @property
     def parts(self) -> dict[str, int]:
         """All parts; their sum is above the peak, since some never meet."""
-        return {name: size for name, size in self._asdict().items() if size and name != "peak"}
+        return {name: size for name, size in self._asdict().items() if name != "peak"}
 
 
 def rows_at_once(positions: int, vocab_size: int, number_bytes: int, *, on_gpu: bool) -> int:
     """Of how many positions the loss holds logits at a time, each number taking so many bytes.
 
-    As even as can be: code is compiled for every number that occurs.
+    On a GPU a power of two, which divides most batches: code is compiled for every number that occurs.
     """
     room = _LOGITS_BYTES_ON_GPU if on_gpu else _LOGITS_BYTES
-    pieces = -(-positions // max(_FEWEST_ROWS, room // (vocab_size * number_bytes)))
-    return -(-positions // max(1, pieces))
+    rows = max(_FEWEST_ROWS, room // (vocab_size * number_bytes))
+    return min(positions, 2 ** (rows.bit_length() - 1) if on_gpu else rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,7 @@ class StepShape:
         weights = self._weight_bytes
         in_the_update = weights + (self._direction_bytes if self.optimizer == "muon" else 0)
         process, snapshot = (0, 0) if self.on_gpu else (self._process_bytes, self.snapshot_bytes)
+        evaluation = self._evaluation_bytes if self.on_gpu else 0
         kept = weights + self._moment_bytes + self._working_bytes
         return TrainingMemory(
             process=process,
@@ -133,7 +139,8 @@ class StepShape:
             workspace=self._workspace_bytes,
             logits=self._loss_bytes,
             snapshot=snapshot,
-            peak=process + snapshot + kept + max(self._pass_bytes, in_the_update),
+            evaluation=evaluation,
+            peak=process + snapshot + kept + evaluation + max(self._pass_bytes, in_the_update),
         )
 
     @property
@@ -230,6 +237,16 @@ class StepShape:
         rows = rows_at_once(self._tokens, model.vocab_size, size, on_gpu=self.on_gpu)
         widened = FP32_BYTES if self.on_gpu and not self.compiled and self.precision != "fp32" else 0
         return self._embedding_bytes + max(rows * model.vocab_size * (size + widened), self._embedding_bytes)
+
+    @property
+    def _evaluation_bytes(self) -> int:
+        """One block's tensors, without gradients, and some logits, in fp32 too."""
+        model = self.model
+        sequences = min(self.batch_size, max(1, EVALUATED_TOKENS_ON_GPU // model.block_size))
+        inside = (4 if model.traits.activation == "swiglu" else 2) * model.inner_width
+        block = sequences * model.block_size * (4 * model.n_embd + inside) * self._size
+        rows = rows_at_once(sequences * model.block_size, model.vocab_size, self._size, on_gpu=False)
+        return block + rows * model.vocab_size * (self._size + FP32_BYTES)
 
     @property
     def _direction_bytes(self) -> int:

@@ -78,6 +78,9 @@ class TrainingConfig(Record, frozen=True):
     compile: Compile = Field(
         "auto", description="Compile the blocks before training: on, off, or auto: where it ends the run sooner."
     )
+    record_steps: bool = Field(
+        default=True, description="On CUDA, record the steps as one graph: faster, the same bits."
+    )
     document_mask: bool = Field(
         default=False, description="Attend and learn inside documents only, never across their ends."
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model import loss
-from mypt.core.model.loss import mean_loss, token_losses
+from mypt.core.model.loss import logits_to_gradient, mean_loss, token_losses
 from mypt.records import memory
 
 WIDTH, VOCABULARY = 5, 11
@@ -102,6 +102,21 @@ def test_gradients_too_small_for_fp16_survive_when_they_are_scaled() -> None:
     found = gradients(mean_loss(*narrow, predicted, torch.tensor(scale)), narrow)
     for mine, theirs in zip(found, gradients(plain_loss(wide).sum() / predicted, wide), strict=True):
         assert ((mine.double() / scale - theirs).norm() / theirs.norm()).item() < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_compiled_for_a_gpu_computes_the_same(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    logits_RV = torch.randn(20, VOCABULARY).mul(5).to(dtype)
+    targets_R = torch.randint(-2, VOCABULARY, (20,))
+    found: list[Tensor] = []
+    losses: list[Tensor] = []
+    for is_compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda answer=is_compiling: answer)
+        found.append(logits_RV.clone())
+        losses.append(logits_to_gradient(found[-1], targets_R, torch.tensor(20)))
+    assert torch.equal(*losses)
+    assert torch.equal(*found)
 
 
 def test_huge_logits_give_a_finite_loss_and_infinite_ones_do_not() -> None:

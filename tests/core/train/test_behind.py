@@ -51,6 +51,9 @@ def test_what_is_read_late_is_told_once_and_in_order(
     assert all(event.tokens_per_s > 0 for event in late if isinstance(event, StepDone))
     seen = [event.tokens_seen for event in late if isinstance(event, StepDone)]
     assert seen == [step * 4 * 32 for step in steps]
+    files = ("model.safetensors", "optimizer.safetensors")
+    states = [ModelDirectory(tmp_path / name, "model").states()[0].path for name in ("at once", "late")]
+    assert all((states[0] / name).read_bytes() == (states[1] / name).read_bytes() for name in files)
     logs = [(tmp_path / name / "model" / "metrics.jsonl").read_text().count("\n") for name in ("at once", "late")]
     assert logs[0] == logs[1]
 

@@ -45,6 +45,16 @@ def published_again(directory: ModelDirectory, scaled: Mapping[str, float] | Non
     directory.publish(Contents(state.config(), state.tokenizer(), training, weights, moments))
 
 
+def test_the_scale_stays_where_it_is() -> None:
+    scale = LossScale(LossScaleState(factor=2.0**10, held_steps=0), CPU)
+    places = scale.factor, scale._held_steps
+    for norm in (1.0, math.inf, 1.0):
+        scale.step(torch.tensor(1.0), torch.tensor(norm))
+    assert scale.factor is places[0]
+    assert scale._held_steps is places[1]
+    assert scale.state() == LossScaleState(factor=2.0**9, held_steps=1)
+
+
 def scale_of(directory: ModelDirectory) -> LossScaleState:
     found = directory.states()[0].training().loss_scale
     assert found is not None

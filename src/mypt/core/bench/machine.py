@@ -12,7 +12,7 @@ import torch
 from mypt import __version__
 from mypt.core.device import Device, computes_bf16
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
-from mypt.core.train.memory import predicted_bytes
+from mypt.core.train.memory import step_memory
 from mypt.core.train.start import run_device
 from mypt.core.train.working import NARROW
 from mypt.events import result_of
@@ -46,11 +46,14 @@ def survey(job: Job) -> Survey:
         torch=torch.__version__,
         mypt=__version__,
     )
-    needed = {
-        name: predicted_bytes(config, device_of(config), config.training.sequences_at_once)
-        for name, config in job.configs.items()
-    }
+    needed = {name: _step_bytes(config, device_of(config)) for name, config in job.configs.items()}
     return Survey(machine=machine, free_bytes=_free_bytes(device), needed_bytes=needed)
+
+
+def _step_bytes(config: RunConfig, device: Device) -> int:
+    """What steps alone need: nothing is evaluated here, nor saved."""
+    memory = step_memory(config, device, config.training.sequences_at_once)
+    return memory.peak - memory.evaluation - memory.snapshot
 
 
 def device_of(config: RunConfig) -> Device:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # loads torch's compiler
     from torch.nn.attention.flex_attention import BlockMask
 
 _WIDTHS = (16, 32, 64, 128)
+"""Of heads: powers of two, which its kernels are written for."""
 
 
 def does_blockwise(head_width: int, dtype: torch.dtype, device: torch.device, dropout: float) -> bool:

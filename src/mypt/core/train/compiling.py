@@ -11,7 +11,7 @@ from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.train.memory import is_shortage
 from mypt.core.train.pace import on_a_copy, seconds_of_best_step
-from mypt.core.train.session import Session
+from mypt.core.train.session import ARITHMETIC, Session
 from mypt.core.train.start import Origin
 from mypt.core.trials import find_trial, keep_trial, machine_facts
 from mypt.errors import MyptError, UsageError
@@ -100,7 +100,7 @@ def _facts(config: RunConfig, device: Device) -> dict[str, str]:
     names = ("batch_size", "sequences_at_once", "optimizer", "document_mask", "checkpoint_activations")
     facts = {name: str(getattr(config.training, name)) for name in names}
     facts |= {"device": device.label, "precision": device.precision, "model": config.model.as_json()}
-    return machine_facts() | facts
+    return machine_facts() | facts | {"arithmetic": ARITHMETIC}
 
 
 def _is_long(config: RunConfig, duration_s: float | None, step_s: float) -> bool:

@@ -156,7 +156,8 @@ class Loop:
             raise too_many_skips(left_out[-1], self._session)
 
     def _step_done(self, vitals: Vitals) -> StepDone:
-        tokens_per_s = self._meter.lap_tokens_per_s(self._session.progress.step - vitals.step)
+        under_way = self._session.progress.step - vitals.step
+        tokens_per_s = self._meter.lap_tokens_per_s(under_way)
         return StepDone(
             step=vitals.step,
             loss=vitals.loss,
@@ -165,7 +166,7 @@ class Loop:
             mfu=self._mfu(tokens_per_s),
             tokens_seen=(vitals.first_sample + vitals.samples) * self._session.config.model.block_size,
             elapsed_s=self._meter.elapsed_s,
-            eta_s=self._meter.eta_s(self._training.max_iters - vitals.step),
+            eta_s=self._meter.eta_s(self._training.max_iters - vitals.step, under_way),
         )
 
     def _mfu(self, tokens_per_s: float) -> float | None:

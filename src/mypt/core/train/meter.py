@@ -69,9 +69,10 @@ class Meter:
         self._turn_to(self._part)
         return dict(self._spent_s)
 
-    def eta_s(self, remaining_steps: int) -> float:
-        """Seconds left at the pace so far, all parts included."""
-        return self.elapsed_s / self._steps * remaining_steps if self._steps else 0.0
+    def eta_s(self, remaining_steps: int, under_way: int = 0) -> float:
+        """Seconds left at the pace so far, all parts included; of the steps counted, so many are not done yet."""
+        done = self._steps - under_way
+        return self.elapsed_s / done * remaining_steps if done > 0 else 0.0
 
     @property
     def _stepping_s(self) -> float:

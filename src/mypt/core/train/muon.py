@@ -36,7 +36,7 @@ class Matrix(NamedTuple):
         return tensor[self.rows]
 
 
-class Update(NamedTuple):
+class Move(NamedTuple):
     """Where matrices of one shape are to go, before any of them has moved."""
 
     matrices: Sequence[Matrix]
@@ -100,7 +100,7 @@ class Muon:
             for matrix, *where in zip(*update, strict=True):
                 self._move(matrix, *where)
 
-    def _update(self, matrices: Sequence[Matrix]) -> Update:
+    def _update(self, matrices: Sequence[Matrix]) -> Move:
         """Find the directions of matrices of one shape; nothing is changed."""
         first = matrices[0].of(matrices[0].parameter)
         stack_KRC = first.new_empty(len(matrices), *first.shape, dtype=self._product_dtype or first.dtype)
@@ -115,7 +115,7 @@ class Muon:
         scales_KR1 = running_KR1.clamp(min=_TINY).rsqrt()
         norms_K11 = squares_KR1.sum(dim=1, keepdim=True).sqrt()
         scaled_K11 = (squares_KR1 * scales_KR1.square()).sum(dim=1, keepdim=True).sqrt()
-        return Update(matrices, directions_KRC, scales_KR1 * norms_K11 / scaled_K11.clamp(min=_TINY), running_KR1)
+        return Move(matrices, directions_KRC, scales_KR1 * norms_K11 / scaled_K11.clamp(min=_TINY), running_KR1)
 
     def _move(self, matrix: Matrix, direction_RC: Tensor, row_scales_R1: Tensor, row_squares_R1: Tensor) -> None:
         """Change one matrix and its moments. What is new is made in the memory of the gradient, which is done with."""

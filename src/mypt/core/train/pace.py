@@ -55,6 +55,7 @@ def seconds_per_step(session: Session, duration_s: float) -> float:
         session: is trained by it.
         duration_s: how long the run is to be.
     """
+    _prepare(session)
     times_s: list[float] = []
     end_s = time.monotonic() + min(_MEASURED_SHARE * duration_s, _LONGEST_S)
     while len(times_s) < _FEWEST_STEPS or time.monotonic() < end_s:
@@ -63,15 +64,20 @@ def seconds_per_step(session: Session, duration_s: float) -> float:
 
 
 def seconds_of_best_step(session: Session) -> float:
-    """Time a few steps, and only two that take long. The first one prepares the others; other programs only add.
+    """Time a few steps, and only one that takes long; other programs only add.
 
     Args:
         session: is trained by it.
     """
-    first_s, times_s = _seconds_of_a_step(session), list[float]()
+    first_s, times_s = _prepare(session), list[float]()
     while (len(times_s) < _FEWEST_STEPS and first_s + sum(times_s) < _LONGEST_TRIAL_S) or not times_s:
         times_s.append(_seconds_of_a_step(session))
     return min(times_s)
+
+
+def _prepare(session: Session) -> float:
+    """Do the steps that prepare the others; give their seconds."""
+    return sum(_seconds_of_a_step(session) for _ in range(session.steps_to_prepare))
 
 
 def _seconds_of_a_step(session: Session, behind: int = 0) -> float:

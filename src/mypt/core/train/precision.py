@@ -37,10 +37,10 @@ def with_fastest_precision(device: Device, model: ModelConfig) -> Generator[Even
 
     A model of which one block does not fit is not tried: whoever builds it says what it needs.
     """
-    if not _fits(model):
-        return replace(device, precision="fp32")
     facts = machine_facts() | _block_facts(model)
     trial = find_trial("bf16", facts)
+    if trial is None and not _fits(model):
+        return replace(device, precision="fp32")
     if trial is None:
         usual_s, tried_s = _seconds_of_a_block(model)
         trial = Trial(question="bf16", facts=facts, usual_s=usual_s, tried_s=tried_s)

@@ -2,94 +2,103 @@
 
 A step of a small model is a thousand kernels of a few microseconds each, and Python needs several times as long to
 launch them as a GPU to run them. A graph holds the same kernels on the same memory, so its bits are the same.
+
+It knows that memory alone: weights, moments, learning rates and the loss scale are changed in place from then on.
 """
 
-import sys
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
 from mypt.core.evaluate.loss import Tensors
+from mypt.errors import UsageError
 
-_USUAL_STEPS = 3
+USUAL_STEPS = 3
 """Before a recording: what libraries prepare at first use, and the compiler, is no part of a step."""
+
+Work = Callable[[Tensors], torch.Tensor]
+"""What is done with a batch. It waits for nothing, and batches of one run all have one shape."""
+
+
+class _Recording(NamedTuple):
+    """The graph, where it reads its batch, and where it leaves its result."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Tensors
+    result: torch.Tensor
 
 
 class Recorded:
     """Work on the device whose inputs are a batch, what is in memory, and torch's random numbers."""
 
-    def __init__(self, work: Callable[[Tensors], torch.Tensor], device: torch.device) -> None:
-        """Get ready.
-
-        Args:
-            work: waits for nothing, and gives a new tensor; batches of one run all have one shape.
-            device: a CUDA device.
-        """
-        self._work = work
-        self._stream = _stream(device)
+    def __init__(self, device: torch.device) -> None:
+        """Get ready, on a CUDA device."""
         self._device = device
+        self._stream = _stream(device)
         self.forget()
 
     def forget(self) -> None:
-        """Record anew when there was time to prepare: what a step does has changed."""
-        self._usual_steps_left = _USUAL_STEPS
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: Tensors | None = None
-        self._result: torch.Tensor | None = None
+        """Give the memory of a recording back, and record anew after some usual steps."""
+        self._recording: _Recording | None = None
+        self._usual_steps = 0
+        self._is_refused = False
 
-    def __call__(self, batch: Tensors, seed: int) -> torch.Tensor:
+    def do(self, work: Work, batch: Tensors, seed: int) -> torch.Tensor:
         """Do the work: in the usual way at first, then by the recording.
 
         Args:
+            work: the same every time.
             batch: what to learn from.
             seed: of torch's random numbers.
+
+        Returns:
+            What the work gives; a recording overwrites it the next time.
+
+        Raises:
+            UsageError: when the device refuses to record.
         """
         with torch.cuda.device(self._device):
-            if self._graph is None and not self._usual_steps_left:
-                self._record(batch)
-            if self._graph is not None:
-                return self._replay(self._graph, batch, seed)
-            self._usual_steps_left -= 1
-            return self._usual(batch, seed)
+            if self._recording is None and not self._is_refused and self._usual_steps >= USUAL_STEPS:
+                self._record(work, batch)
+            torch.manual_seed(seed)
+            if self._recording is None:
+                self._usual_steps += 1
+                return self._usual(work, batch)
+            for place, part in zip(self._recording.batch, batch, strict=True):
+                if place is not None and part is not None:
+                    place.copy_(part)
+            self._recording.graph.replay()
+            return self._recording.result
 
-    def _usual(self, batch: Tensors, seed: int) -> torch.Tensor:
+    def _usual(self, work: Work, batch: Tensors) -> torch.Tensor:
         """On the stream that records: gradients are formed where their tensors were first used."""
-        torch.manual_seed(seed)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self._work(batch)
+            result = work(batch)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def _record(self, batch: Tensors) -> None:
-        """Record the work, without doing it. What a device or its driver refuses to record is done as usual."""
+    def _record(self, work: Work, batch: Tensors) -> None:
+        """Record the work, without doing it. Where its memory does not fit beside what there is, go on as usual."""
         documents_BT = None if batch.documents_BT is None else batch.documents_BT.clone()
-        self._batch = Tensors(batch.inputs_BT.clone(), batch.targets_BT.clone(), documents_BT)
+        places = Tensors(batch.inputs_BT.clone(), batch.targets_BT.clone(), documents_BT)
         graph = torch.cuda.CUDAGraph()
         try:
             # Only this thread must not wait for the device meanwhile: others prepare batches and write states.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._result = self._work(self._batch)
+                result = work(places)
         except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            self._usual_steps_left = sys.maxsize
-            # torch's generator may believe that it is still being recorded; a copy of it does not.
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())
-            return
-        self._graph = graph
-
-    def _replay(self, graph: torch.cuda.CUDAGraph, batch: Tensors, seed: int) -> torch.Tensor:
-        assert self._batch is not None, "recorded before"
-        assert self._result is not None, "recorded before"
-        for place, part in zip(self._batch, batch, strict=True):
-            if place is not None and part is not None:
-                place.copy_(part)
-        torch.manual_seed(seed)
-        graph.replay()
-        return self._result.clone()
+            self._is_refused = True
+        except RuntimeError as problem:
+            # torch does not get over it: streams and memory of this process are no longer as they were.
+            raise UsageError(
+                f"this GPU, or its driver, cannot record steps: {str(problem).strip().splitlines()[0]}",
+                hint="Say --set training.record_steps=false: steps are slower, and their bits the same.",
+            ) from None
+        else:
+            self._recording = _Recording(graph, places, result)
 
 
 @cache

@@ -29,6 +29,7 @@ from mypt.core.train.progress import Progress
 from mypt.core.train.update import Update
 from mypt.errors import DivergedError
 from mypt.records.checkpoint import LossScaleState, TrainingState
+from mypt.records.memory import EVALUATED_TOKENS_ON_GPU
 from mypt.records.run import RunConfig
 
 ARITHMETIC = "3"
@@ -129,7 +130,7 @@ class Session:
         Args:
             behind: so many of the newest are left for the next reading, so that a GPU never waits for us.
         """
-        count = len(self._unread) - behind
+        count = max(0, len(self._unread) - behind)
         unread, self._unread = self._unread[:count], self._unread[count:]
         read = [
             Vitals(step, first_sample, self.config.training.batch_size, *values())
@@ -144,6 +145,11 @@ class Session:
     def sequences_at_once(self) -> int:
         """How many sequences are passed at a time: a batch, or a piece of one."""
         return self._update.sequences_at_once
+
+    @property
+    def steps_to_prepare(self) -> int:
+        """How many first steps take longer than all others."""
+        return self._update.steps_to_prepare
 
     def halve(self) -> None:
         """From now on take half as many sequences at once, or less; a step learns from as many as before."""
@@ -164,7 +170,7 @@ class Session:
         try:
             with as_written() if self.device.compiled else nullcontext():
                 model, windows = self._update.working_model, self._val_windows
-                result = score(model, windows, self.sequences_at_once, self.device, self._bytes_per_id, between)
+                result = score(model, windows, self._evaluated_at_once, self.device, self._bytes_per_id, between)
         except _StoppedError:
             return None
         if not math.isfinite(result.loss):
@@ -174,6 +180,13 @@ class Session:
             )
         self.progress.evaluated(result)
         return result
+
+    @property
+    def _evaluated_at_once(self) -> int:
+        """Windows at a time: as many as in a step, and on a GPU few, since steps keep their memory."""
+        if self.device.kind != "cuda":
+            return self.sequences_at_once
+        return min(self.sequences_at_once, max(1, EVALUATED_TOKENS_ON_GPU // self.config.model.block_size))
 
     def contents(self, model_name: str) -> Contents:
         """All that a state is made of, after the newest step that was applied. The tensors are the live ones.
@@ -189,8 +202,9 @@ class Session:
         )
 
     def close(self) -> None:
-        """End the thread that prepares batches."""
+        """End the thread that prepares batches, and give a GPU's memory back."""
         self._feed.close()
+        self._update.close()
 
     def _state(self, model_name: str) -> TrainingState:
         progress = self.progress

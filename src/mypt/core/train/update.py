@@ -14,7 +14,7 @@ from mypt.core.evaluate.loss import Tensors
 from mypt.core.model.compiled import compile_blocks
 from mypt.core.model.gpt import GPT
 from mypt.core.train.optimizer import build_optimizer
-from mypt.core.train.recorded import Recorded
+from mypt.core.train.recorded import USUAL_STEPS, Recorded
 from mypt.core.train.scaling import LossScale
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
@@ -41,8 +41,10 @@ class Update:
         self.sequences_at_once = config.sequences_at_once
         self._recorded: Recorded | None = None
         # What is passed again with checkpoints reads the state of random numbers, which no recording can.
-        if device.kind == "cuda" and not config.checkpoint_activations:
-            self._recorded = Recorded(self._on_device, device.torch)
+        if device.kind == "cuda" and config.record_steps and not config.checkpoint_activations:
+            self._recorded = Recorded(device.torch)
+        if device.kind == "cuda":
+            # Also where nothing is recorded: a number and a tensor round otherwise.
             for group in self.optimizer.groups:
                 group.lr = torch.zeros((), device=device.torch)
 
@@ -60,7 +62,8 @@ class Update:
             seed: of dropout.
 
         Returns:
-            Loss, gradient norm, and in fp16 the loss scale: a vector on the device, which may still be at work on it.
+            Loss, gradient norm, and in fp16 the loss scale: a vector on the device, which may still be at work on it,
+            and overwrites it in the next step.
         """
         for group in self.optimizer.groups:
             rate = learning_rate(group.peak_lr, step, self._config)
@@ -70,9 +73,19 @@ class Update:
                 group.lr = rate
         self.optimizer.make_moments()
         if self._recorded is not None:
-            return self._recorded(batch, seed)
+            return self._recorded.do(self._on_device, batch, seed)
         torch.manual_seed(seed)
         return self._on_device(batch)
+
+    @property
+    def steps_to_prepare(self) -> int:
+        """How many first steps take longer than all others."""
+        return 1 if self._recorded is None else USUAL_STEPS + 1
+
+    def close(self) -> None:
+        """Give back what steps keep for each other."""
+        if self._recorded is not None:
+            self._recorded.forget()
 
     def halve(self) -> None:
         """From now on take half as many sequences at once, or less; a step learns from as many as before."""

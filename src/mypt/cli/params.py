@@ -49,6 +49,9 @@ def params(
     precision: Annotated[
         str | None, option("--precision", help="fp32, bf16, fp16, or auto: what this machine does best.")
     ] = None,
+    compile: Annotated[  # noqa: A002 - what the option is called
+        str | None, option("--compile", help="on: count compiled steps.")
+    ] = None,
     device: DeviceName = None,
     checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
     json: Json = False,
@@ -58,7 +61,7 @@ def params(
     from mypt.core.checkpoint.snapshot import Snapshot
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.core.train.memory import step_shape
-    from mypt.core.train.start import run_device
+    from mypt.core.train.start import is_to_compile, run_device
     from mypt.errors import UsageError
     from mypt.events import result_of
     from mypt.records.presets import DEFAULT_PRESET, find_config
@@ -90,13 +93,14 @@ def params(
         "training.checkpoint_activations": checkpoint_activations,
         "training.optimizer": optimizer,
         "training.precision": precision,
+        "training.compile": compile,
     }
     given = {key: value for key, value in flags.items() if value is not None}
     config = resolve([layer, dotted_layer("flag", given)], where=layer.source).config
     # A model's own device may be another machine's.
     training = config.training.model_copy(update={"device": device or "auto"})
     chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
-    compiled = own is not None and own.training.versions.get("compiled") == "yes"
+    compiled = is_to_compile(config, own) or False
     report = params_report(config.model, config.training, step_shape(config, replace(chosen, compiled=compiled)))
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))

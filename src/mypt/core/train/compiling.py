@@ -12,10 +12,10 @@ from mypt.core.device import Device
 from mypt.core.train.memory import is_shortage
 from mypt.core.train.pace import on_a_copy, seconds_of_best_step
 from mypt.core.train.session import ARITHMETIC, Session
-from mypt.core.train.start import Origin
+from mypt.core.train.start import Origin, is_to_compile
 from mypt.core.trials import find_trial, keep_trial, machine_facts
 from mypt.errors import MyptError, UsageError
-from mypt.events import Event, Noted, Warned
+from mypt.events import Event, Noted, Warned, result_of
 from mypt.records.budget import training_flops_per_token
 from mypt.records.run import RunConfig
 from mypt.records.trial import Trial
@@ -49,17 +49,15 @@ def choose_compiled(
     Raises:
         UsageError: when it is told to compile and cannot.
     """
-    told = config.training.compile
-    if told == "auto" and origin.own is not None:
-        told = "on" if origin.own.training.versions.get("compiled") == "yes" else "off"
-    if told == "off" or (told == "auto" and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
+    wanted = is_to_compile(config, origin.own)
+    if wanted is False or (wanted is None and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
     compiled = replace(device, compiled=True)
     try:
-        if told == "auto":
+        if wanted is None:
             return (yield from _faster(config, device, compiled, corpus, duration_s))
         yield Noted("compiling …")
-        yield from _tried(config, compiled, corpus, Session.train_step)
+        _tried(config, compiled, corpus, Session.train_step)
     except _CannotCompileError as problem:
         if config.training.compile == "on" and origin.own is None:
             raise UsageError(
@@ -79,12 +77,12 @@ def _faster(
         return device
     facts = _facts(config, device)
     trial = find_trial("compile", facts)
-    usual_s = trial.usual_s if trial else (yield from _tried(config, device, corpus, seconds_of_best_step))
+    usual_s = trial.usual_s if trial else _tried(config, device, corpus, seconds_of_best_step)
     if not _is_long(config, duration_s, usual_s):
         return device
     if trial is None:
         yield Noted(f"a step takes {usual_s * 1000:.0f} ms; trying whether compiled ones are faster …")
-        tried_s = yield from _tried(config, compiled, corpus, seconds_of_best_step)
+        tried_s = _tried(config, compiled, corpus, seconds_of_best_step)
         trial = Trial(question="compile", facts=facts, usual_s=usual_s, tried_s=tried_s)
         keep_trial(trial)
     is_faster = trial.gain >= _WORTH_GAIN
@@ -116,16 +114,14 @@ def _longest_step_s(config: RunConfig) -> float:
     return tokens * training_flops_per_token(config.model) / _SLOWEST_FLOPS_PER_S + _LONGEST_START_S
 
 
-def _tried(
-    config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]
-) -> Generator[Event, None, T]:
-    """Do some steps of a throw-away copy of the run.
+def _tried(config: RunConfig, device: Device, corpus: Corpus, work: Callable[[Session], T]) -> T:
+    """Do some steps of a throw-away copy of the run. What it has no room for, the run itself will tell.
 
     Raises:
         _CannotCompileError: when that is what fails.
     """
     try:
-        return (yield from on_a_copy(config, device, corpus, work))
+        return result_of(on_a_copy(config, device, corpus, work))
     except MyptError:
         raise
     except Exception as problem:

@@ -8,6 +8,7 @@ Closing the iterator, or `stop` turning true, saves the current step and ends th
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import replace
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
@@ -23,6 +24,7 @@ from mypt.core.train.start import (
     another_optimizer,
     begin,
     find_origin,
+    is_to_compile,
     other_surroundings,
     read_text,
     run_device,
@@ -73,9 +75,10 @@ def train(
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
+            fitted = replace(device, compiled=is_to_compile(config, origin.own) or False)
             if fit_micro_batch:
-                config = _with_fitting_pieces(config, origin, device)
-            config = yield from _within_memory(config, device)
+                config = _with_fitting_pieces(config, origin, fitted)
+            config = yield from _within_memory(config, fitted)
             config = with_tokens(config, length, origin)
             duration_s = length.duration_s if length else None
             device = yield from choose_compiled(config, device, corpus, origin, duration_s)

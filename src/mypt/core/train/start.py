@@ -96,6 +96,13 @@ def run_device(config: RunConfig, own: Snapshot | None) -> Generator[Event, None
     return (yield from with_fastest_precision(device, config.model))
 
 
+def is_to_compile(config: RunConfig, own: Snapshot | None) -> bool | None:
+    """Whether steps are to be compiled; None where a trial is to say. A run that goes on does as it did."""
+    if config.training.compile != "auto":
+        return config.training.compile == "on"
+    return None if own is None else own.training.versions.get("compiled") == "yes"
+
+
 def read_text(config: RunConfig, origin: Origin) -> Generator[Event, None, Corpus]:
     """Read the text with the tokenizer of the model that is gone on with, if there is one.
 

@@ -11,16 +11,16 @@ from typing import Literal, NamedTuple
 from mypt.records.model import ModelConfig
 from mypt.records.run import TrainingConfig
 
-PROCESS_BYTES, COMPILER_BYTES, WRITTEN_OUT_BYTES = 250 * 2**20, 170 * 2**20, 75 * 2**20
+PROCESS_BYTES, _COMPILER_BYTES, _WRITTEN_OUT_BYTES = 250 * 2**20, 170 * 2**20, 75 * 2**20
 """Python with torch and its thread pools, before any tensor; torch's compiler; and what that takes more for attention
 that is written out. Measured on a CPU."""
-CUDA_BUILD_BYTES = 340 * 2**20
+_CUDA_BUILD_BYTES = 340 * 2**20
 """What a process takes more where torch is its build with CUDA, even if it computes on the CPU."""
 
 TABLE_BYTES_PER_ID = 750
 """A token table as tiktoken holds it: 36 MiB for GPT-2's."""
 
-CUBLAS_BYTES = 112 * 2**20
+_CUBLAS_BYTES = 112 * 2**20
 """What NVIDIA's library for matrix products takes of a GPU: measured on Hopper, older ones take less."""
 
 _LOGITS_BYTES, _LOGITS_BYTES_ON_GPU = 31 * 2**20, 512 * 2**20
@@ -32,8 +32,7 @@ STACKED_NUMBERS = 2**24
 _STACKS = 5
 """Tensors as large as a stack that orthogonalizing it takes at once."""
 
-EVALUATED_TOKENS_ON_GPU = 4096
-"""At once, at most, if not one sequence: its memory comes on top of what steps keep."""
+_EVALUATED_TOKENS_ON_GPU = 4096
 
 WRITTEN_OUT_KEYS = 512
 """Up to so many keys, compiled attention in 16 bits on a CPU keeps all its weights: more would take too much memory."""
@@ -77,6 +76,14 @@ def rows_at_once(positions: int, vocab_size: int, number_bytes: int, *, on_gpu: 
     room = _LOGITS_BYTES_ON_GPU if on_gpu else _LOGITS_BYTES
     rows = max(_FEWEST_ROWS, room // (vocab_size * number_bytes))
     return min(positions, 2 ** (rows.bit_length() - 1) if on_gpu else rows)
+
+
+def evaluated_at_once(sequences: int, block_size: int, *, on_gpu: bool) -> int:
+    """How many sequences an evaluation passes at a time, where a step passes so many.
+
+    On a GPU few: its memory comes on top of what recorded steps keep.
+    """
+    return min(sequences, max(1, _EVALUATED_TOKENS_ON_GPU // block_size)) if on_gpu else sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +196,9 @@ class StepShape:
     @property
     def _process_bytes(self) -> int:
         process = PROCESS_BYTES + self.model.vocab_size * TABLE_BYTES_PER_ID
-        process += CUDA_BUILD_BYTES if self.cuda_build else 0
-        process += COMPILER_BYTES if self.compiled else 0
-        return process + (WRITTEN_OUT_BYTES if self._is_written_out else 0)
+        process += _CUDA_BUILD_BYTES if self.cuda_build else 0
+        process += _COMPILER_BYTES if self.compiled else 0
+        return process + (_WRITTEN_OUT_BYTES if self._is_written_out else 0)
 
     @property
     def _weight_bytes(self) -> int:
@@ -242,10 +249,10 @@ class StepShape:
     def _evaluation_bytes(self) -> int:
         """One block's tensors, without gradients, and some logits, in fp32 too."""
         model = self.model
-        sequences = min(self.batch_size, max(1, EVALUATED_TOKENS_ON_GPU // model.block_size))
+        tokens = evaluated_at_once(self.batch_size, model.block_size, on_gpu=True) * model.block_size
         inside = (4 if model.traits.activation == "swiglu" else 2) * model.inner_width
-        block = sequences * model.block_size * (4 * model.n_embd + inside) * self._size
-        rows = rows_at_once(sequences * model.block_size, model.vocab_size, self._size, on_gpu=False)
+        block = tokens * (4 * model.n_embd + inside) * self._size
+        rows = rows_at_once(tokens, model.vocab_size, self._size, on_gpu=False)
         return block + rows * model.vocab_size * (self._size + FP32_BYTES)
 
     @property
@@ -304,7 +311,7 @@ class StepShape:
         backward += width + 2 * kv_width + turned + 2 * width + 3 * scores
         forward = (2 * width + 3 * turned + scores) * (1 if self.checkpointed or self.on_gpu else model.n_layer)
         again = self._block_numbers * (1 if self.on_gpu else 2) if self.checkpointed else 0
-        taken = self._tokens * (backward + forward + again) * self._size + (CUBLAS_BYTES if self.on_gpu else 0)
+        taken = self._tokens * (backward + forward + again) * self._size + (_CUBLAS_BYTES if self.on_gpu else 0)
         if self._is_written_out and not model.dropout:
             taken += self._all_scores * (2 * self._size + FP32_BYTES)
         return taken

@@ -69,7 +69,7 @@ def require_checkout(path: Path) -> Checkout:
     known = " or ".join(f"{program.name} (a folder with its {program.model_file})" for program in PROGRAMS)
     raise UsageError(
         f"--against {path}: no checkout of {known}",
-        hint=f"Get one: git clone {' or '.join(program.address for program in PROGRAMS)}",
+        hint=f"Get one: {', or '.join(f'git clone {program.address}' for program in PROGRAMS)}",
     )
 
 

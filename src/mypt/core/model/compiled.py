@@ -1,4 +1,4 @@
-"""The blocks of a model as compiled code, for training alone.
+"""The blocks of a model, and on a GPU its loss, as compiled code, for training alone.
 
 One block is compiled and all others run its code, since only their weights differ: to compile all layers as one would
 take several times as long and gain nothing. Evaluation takes the blocks as they are written.
@@ -27,7 +27,10 @@ _WARNINGS = (r"The \.grad attribute of a Tensor that is not a leaf", r"TensorFlo
 
 
 def compile_blocks(model: GPT) -> None:
-    """From now on run the blocks as compiled code; it is made when they run first, for the shapes they then meet."""
+    """From now on run the blocks as compiled code; it is made when they run first, for the shapes they then meet.
+
+    On a GPU the loss too; and the mask takes the form that is fast there.
+    """
     import torch._dynamo.config as limits
 
     for message in _WARNINGS:

@@ -93,14 +93,14 @@ class Muon:
     def step(self) -> None:
         """Move all parameters. All that takes memory comes before the first one moves."""
         self.make_moments()
-        updates = [self._update(matrices) for matrices in self._stacks]
+        moves = [self._find(matrices) for matrices in self._stacks]
         self._others.found_inf = self.found_inf
         self._others.step()
-        for update in updates:
-            for matrix, *where in zip(*update, strict=True):
+        for move in moves:
+            for matrix, *where in zip(*move, strict=True):
                 self._move(matrix, *where)
 
-    def _update(self, matrices: Sequence[Matrix]) -> Move:
+    def _find(self, matrices: Sequence[Matrix]) -> Move:
         """Find the directions of matrices of one shape; nothing is changed."""
         first = matrices[0].of(matrices[0].parameter)
         stack_KRC = first.new_empty(len(matrices), *first.shape, dtype=self._product_dtype or first.dtype)

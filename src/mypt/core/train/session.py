@@ -29,7 +29,7 @@ from mypt.core.train.progress import Progress
 from mypt.core.train.update import Update
 from mypt.errors import DivergedError
 from mypt.records.checkpoint import LossScaleState, TrainingState
-from mypt.records.memory import EVALUATED_TOKENS_ON_GPU
+from mypt.records.memory import evaluated_at_once
 from mypt.records.run import RunConfig
 
 ARITHMETIC = "3"
@@ -183,10 +183,9 @@ class Session:
 
     @property
     def _evaluated_at_once(self) -> int:
-        """Windows at a time: as many as in a step, and on a GPU few, since steps keep their memory."""
-        if self.device.kind != "cuda":
-            return self.sequences_at_once
-        return min(self.sequences_at_once, max(1, EVALUATED_TOKENS_ON_GPU // self.config.model.block_size))
+        """Windows of an evaluation at a time."""
+        on_gpu = self.device.kind == "cuda"
+        return evaluated_at_once(self.sequences_at_once, self.config.model.block_size, on_gpu=on_gpu)
 
     def contents(self, model_name: str) -> Contents:
         """All that a state is made of, after the newest step that was applied. The tensors are the live ones.

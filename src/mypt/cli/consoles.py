@@ -34,9 +34,9 @@ def prose_console() -> Console:
     return _console(stderr=True)
 
 
-def write(text: str) -> None:
-    """Put data on stdout at once: generated text and JSON lines. Files and pipes get every byte."""
-    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+def write(text: str, *, raw: bool = False) -> None:
+    """Put data on stdout at once: generated text and JSON lines. Files and pipes get every byte, terminals if `raw`."""
+    sys.stdout.write(visible(text) if sys.stdout.isatty() and not raw else text)
     sys.stdout.flush()
 
 

@@ -23,7 +23,7 @@ def convert_legacy(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Convert checkpoints of the original MyPT; the old files are kept."""
-    from mypt.cli.writing import draw_conversion
+    from mypt.cli.converting import draw_conversion
 
     jobs = _jobs(pick_model(name, model_name), checkpoint, checkpoint_dir, every=all_)
 

@@ -1,5 +1,6 @@
 """mypt generate: load a model, stream its text."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,21 +10,88 @@ import typer
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, DeviceName, ModelArgument, ModelName, option, pick_model
 from mypt.cli.streams import visible
 
+_CHOICE, _END, _MANY, _OUTPUT = "How tokens are chosen", "When a text ends", "Several texts", "Output"
+
 
 def generate(
+    context: typer.Context,
     name: ModelArgument = None,
     model_name: ModelName = None,
-    prompt: Annotated[str, option("--prompt", "-p", help="The text to continue.")] = "",
-    max_new_tokens: Annotated[int | None, option("--max-new-tokens", "-n", help="Tokens to add at most.")] = None,
-    temperature: Annotated[float | None, option("--temperature", help="0 is greedy; higher is wilder.")] = None,
-    top_k: Annotated[int | None, option("--top-k", help="Sample among the k likeliest tokens.")] = None,
-    top_p: Annotated[
-        float | None, option("--top-p", help="Sample among the likeliest tokens that hold this probability.")
+    prompt: Annotated[str | None, option("--prompt", "-p", help="The text to continue.")] = None,
+    prompts: Annotated[
+        str | None,
+        option("--prompts", help="A file with a prompt in each line, or JSON lines; - is stdin.", panel=_MANY),
     ] = None,
-    seed: Annotated[int | None, option("--seed", help="The same seed gives the same text.")] = None,
-    num_samples: Annotated[int | None, option("--num-samples", help="Samples to draw.")] = None,
+    max_new_tokens: Annotated[
+        int | None, option("--max-new-tokens", "-n", help="Tokens to add at most.", panel=_END)
+    ] = None,
+    temperature: Annotated[
+        float | None, option("--temperature", "-t", help="0 is greedy; higher is wilder.", panel=_CHOICE)
+    ] = None,
+    top_k: Annotated[int | None, option("--top-k", help="Sample among the k likeliest tokens.", panel=_CHOICE)] = None,
+    top_p: Annotated[
+        float | None,
+        option("--top-p", help="Sample among the likeliest tokens that hold this probability.", panel=_CHOICE),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        option(
+            "--min-p",
+            help="Sample among tokens at least this share as likely as the likeliest one.",
+            panel=_CHOICE,
+        ),
+    ] = None,
+    typical_p: Annotated[
+        float | None,
+        option("--typical-p", help="Sample among the most typical tokens that hold this probability.", panel=_CHOICE),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        option(
+            "--repetition-penalty",
+            help="Make tokens of the prompt and the new text less likely: above 1.",
+            panel=_CHOICE,
+        ),
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None,
+        option(
+            "--frequency-penalty",
+            help="Subtract this from a token's score for each time it was written.",
+            panel=_CHOICE,
+        ),
+    ] = None,
+    presence_penalty: Annotated[
+        float | None,
+        option(
+            "--presence-penalty",
+            help="Subtract this from the score of every token that was written.",
+            panel=_CHOICE,
+        ),
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None,
+        option("--no-repeat-ngram", help="Never write this many tokens in a row a second time.", panel=_CHOICE),
+    ] = None,
+    beams: Annotated[
+        int | None, option("--beams", help="Beam search with this many beams; 1 is none.", panel=_CHOICE)
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        option(
+            "--length-penalty",
+            help="Beam search prefers longer texts the higher this is; 0: plain sum.",
+            panel=_CHOICE,
+        ),
+    ] = None,
+    seed: Annotated[int | None, option("--seed", help="The same seed gives the same text.", panel=_CHOICE)] = None,
+    num_samples: Annotated[int | None, option("--num-samples", help="Samples to draw.", panel=_MANY)] = None,
+    batch_size: Annotated[
+        int | None, option("--batch-size", help="Samples written at once; it changes no text.", panel=_MANY)
+    ] = None,
     stop: Annotated[
-        list[str] | None, option("--stop", help="Texts that end a sample; they are not part of it (repeatable).")
+        list[str] | None,
+        option("--stop", help="Texts that end a sample; they are not part of it (repeatable).", panel=_END),
     ] = None,
     mode: Annotated[str | None, option("--mode", help="basic completes; qa asks and answers.")] = None,
     unknown: Annotated[
@@ -31,30 +99,38 @@ def generate(
     ] = None,
     device: DeviceName = None,
     checkpoint_dir: CheckpointDir = Path(CHECKPOINT_DIR),
-    show_info: Annotated[bool, option("--show-info", help="Say first what model this is.")] = False,
-    quiet: Annotated[bool, option("--quiet", "-q", help="Print the new text and nothing else.")] = False,
-    json: Annotated[bool, option("--json", help="Print one JSON object per sample on stdout.")] = False,
+    logprobs: Annotated[
+        int | None,
+        option(
+            "--logprobs",
+            help="Give each token's log-probability, and those of this many likeliest tokens (with --json).",
+            panel=_OUTPUT,
+        ),
+    ] = None,
+    show_info: Annotated[bool, option("--show-info", help="Say first what model this is.", panel=_OUTPUT)] = False,
+    raw: Annotated[
+        bool, option("--raw", help="Send control characters to the terminal as they are.", panel=_OUTPUT)
+    ] = False,
+    quiet: Annotated[bool, option("--quiet", "-q", help="Print the new text and nothing else.", panel=_OUTPUT)] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON object per sample on stdout.", panel=_OUTPUT)] = False,
 ) -> None:
-    """Continue a prompt with a trained model."""
-    from mypt.cli.writing import draw_generation, show_model_line
+    """Continue a prompt, or many, with a trained model."""
+    from mypt.cli.writing import Look, draw_generation, show_model_line
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.errors import UsageError
     from mypt.records.sampling import SamplingConfig
 
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "num_samples": num_samples,
-        "stop": stop,
-        "mode": mode,
-        "unknown": unknown,
-    }
-    given = {key: value for key, value in settings.items() if value is not None}
+    fields = SamplingConfig.model_fields
+    given = {key: value for key, value in context.params.items() if key in fields and value is not None}
     config = SamplingConfig.parse(given, where="generate")
+    if prompt is not None and prompts is not None:
+        raise UsageError("--prompt and --prompts are both given", hint="Give one of them.")
+    if logprobs is not None and not (json or prompts is not None):
+        raise UsageError("--logprobs has nowhere to go", hint="Add --json.")
+    texts = [prompt or ""] if prompts is None else _prompts_of(prompts)
     wanted = pick_model(name, model_name)
     directory = ModelDirectory(checkpoint_dir, "default" if wanted is None else wanted)
+    look = Look(quiet=quiet, as_json=json or prompts is not None, raw=raw)
 
     from mypt.cli.stopping import stop_on_signals
 
@@ -71,4 +147,23 @@ def generate(
         load_s = time.monotonic() - started_s
         if show_info:
             show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)
-        draw_generation(loaded.stream(prompt, config), config, load_s=load_s, quiet=quiet, as_json=json)
+        draw_generation(loaded.stream(texts, config), config, look, load_s=load_s)
+
+
+def _prompts_of(path: str) -> list[str]:
+    """The prompts of a file, or of stdin.
+
+    Raises:
+        DataError: when it cannot be read, or holds none.
+    """
+    from mypt.core.generate.prompt import parse_prompts
+    from mypt.errors import DataError
+
+    where = "standard input" if path == "-" else path
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return parse_prompts(data.decode("utf-8-sig"), where=where)
+    except UnicodeDecodeError as problem:
+        raise DataError(f"{where}: not UTF-8 (byte {problem.start:,})", hint="Convert it first.") from None
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{where}: cannot read it ({getattr(problem, 'strerror', None) or problem})") from None

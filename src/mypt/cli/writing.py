@@ -1,45 +1,55 @@
-"""How generated text and conversions look."""
+"""How generated text looks."""
 
 import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
-from rich.console import Console
 from rich.text import Text
 
 from mypt.cli.consoles import prose_console, write
-from mypt.errors import MyptError
-from mypt.events import Converted, Event, Generated, Noted, SampleStarted, Token, Warned
+from mypt.events import Event, Generated, SampleStarted, Token, Warned
 from mypt.records.checkpoint import TrainingState
 from mypt.records.model import ModelConfig
 from mypt.records.sampling import SamplingConfig
 from mypt.units import human_count, human_duration
 
 
-def draw_generation(
-    events: Iterator[Event], config: SamplingConfig, *, load_s: float, quiet: bool, as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How the user wants to see it."""
+
+    quiet: bool
+    as_json: bool
+    raw: bool
+    """Whether a terminal is sent control characters too."""
+
+
+def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look, *, load_s: float) -> None:
     """Stream text to stdout as it is made; say the rest on stderr."""
-    prose = prose_console()
+    prose, done, began_s = prose_console(), list[Generated](), time.monotonic()
+    is_prose = not (look.as_json or look.quiet)
     for event in events:
         match event:
             case Warned():
                 prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
-            case Generated() if as_json:
+            case Generated() if look.as_json:
                 write(_as_json(event, load_s) + "\n")
-            case SampleStarted() if not (as_json or quiet):
+            case SampleStarted() if is_prose:
                 if config.num_samples > 1:
                     prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
                 # A question is not part of its answer; a beginning is part of its continuation.
-                write(event.prompt if config.mode == "basic" else "")
-            case Token() if not as_json:
-                write(event.text)
+                write(event.prompt if config.mode == "basic" else "", raw=look.raw)
+            case Token() if not look.as_json:
+                write(event.text, raw=look.raw)
             case Generated():
                 write("\n")
-                if not quiet:
-                    _show_speed(prose, event, load_s)
             case _:
                 pass
+        if isinstance(event, Generated):
+            done.append(event)
+    if not look.quiet:
+        _show_speed(done, load_s, time.monotonic() - began_s)
 
 
 def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
@@ -51,60 +61,24 @@ def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -
     )
 
 
-def draw_conversion(jobs: Iterable[tuple[Path, Iterator[Event]]], *, as_json: bool, go_on: bool) -> int:
-    """Draw each conversion; with `go_on` a failed one does not end the others.
-
-    Returns:
-        The number of failures.
-    """
-    prose = prose_console()
-    failures = 0
-    for _, events in jobs:
-        try:
-            for event in events:
-                if as_json:
-                    write(event.as_json() + "\n")
-                elif isinstance(event, Converted):
-                    _show_converted(prose, event)
-                elif isinstance(event, Noted):
-                    prose.print(event.message, soft_wrap=True)
-        except MyptError as problem:
-            if not go_on:
-                raise
-            failures += 1
-            prose.print(Text.assemble(("Error: ", "red"), problem.message), soft_wrap=True)
-    return failures
-
-
-def _show_speed(prose: Console, event: Generated, load_s: float) -> None:
-    speed = f", {event.tokens_per_s:,.0f} tokens/s" if event.tokens_per_s else ""
-    prose.print(
-        f"[{len(event.token_ids)} tokens{speed}; loading {human_duration(load_s)}, "
-        f"first token {human_duration(event.first_token_s)}; ended by {event.stopped_by}]",
+def _show_speed(done: list[Generated], load_s: float, seconds: float) -> None:
+    """One line about all samples; of one alone, also why it ended."""
+    if not done:
+        return
+    tokens = sum(len(event.token_ids) for event in done)
+    if len(done) == 1:
+        speed, ended = done[0].tokens_per_s, f"; ended by {done[0].stopped_by}"
+    else:
+        speed, ended = tokens / seconds, ""
+    count = f"{tokens:,} tokens" + (f" in {len(done):,} samples" if len(done) > 1 else "")
+    prose_console().print(
+        f"[{count}{f', {speed:,.0f} tokens/s' if speed else ''}; loading {human_duration(load_s)}, "
+        f"first token {human_duration(done[0].first_token_s)}{ended}]",
         style="dim",
     )
 
 
 def _as_json(event: Generated, load_s: float) -> str:
-    fields = {
-        "schema": 1,
-        "sample": event.sample,
-        "prompt": event.prompt,
-        "text": event.text,
-        "token_ids": event.token_ids,
-        "stopped_by": event.stopped_by,
-        "tokens_per_s": event.tokens_per_s,
-        "load_s": load_s,
-        "first_token_s": event.first_token_s,
-    }
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def _show_converted(prose: Console, event: Converted) -> None:
-    verb = "would convert" if event.dry_run else "converted"
-    optimizer = "with optimizer state" if event.has_optimizer else "without optimizer state"
-    prose.print(
-        f"{verb} {event.source} -> {event.target}: step {event.step:,}, {event.parameters:,} parameters, "
-        f"{event.tokenizer} tokens, {optimizer}",
-        soft_wrap=True,
-    )
+    fields = {"schema": 1} | asdict(event) | {"load_s": load_s}
+    # What was not asked for is not there.
+    return json.dumps({key: value for key, value in fields.items() if value is not None}, ensure_ascii=False)

@@ -1,13 +1,15 @@
 """SamplingConfig: how the next token is chosen and when a sample ends."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mypt.records.base import Record
 
 QA_PROMPT = "<Question> {prompt} </Question>\n<Answer> "
 QA_STOP = "</Answer>"
+
+_OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
 class SamplingConfig(Record, frozen=True):
@@ -19,11 +21,52 @@ class SamplingConfig(Record, frozen=True):
     top_p: float | None = Field(
         None, gt=0, le=1, description="Sample among the likeliest tokens that hold this probability."
     )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Sample among tokens at least this share as likely as the likeliest one."
+    )
+    typical_p: float | None = Field(
+        None, gt=0, le=1, description="Sample among the most typical tokens that hold this probability."
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="Make tokens of the prompt and the new text less likely: above 1."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-100, le=100, description="Subtract this from a token's score for each time it was written."
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-100, le=100, description="Subtract this from the score of every token that was written."
+    )
+    no_repeat_ngram: int | None = Field(
+        None, ge=1, le=1000, description="Never write this many tokens in a row a second time."
+    )
+    beams: int = Field(1, ge=1, le=1000, description="Beam search with this many beams; 1 is none.")
+    length_penalty: float = Field(
+        1.0, ge=-100, le=100, description="Beam search prefers longer texts the higher this is; 0: plain sum."
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=1000, description="Give each token's log-probability, and those of this many likeliest tokens."
+    )
     seed: int = Field(1337, ge=0, lt=2**63, description="The same seed gives the same text.")
     num_samples: int = Field(1, ge=1, le=10_000, description="Samples to draw.")
+    batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once; it changes no text.")
     stop: tuple[str, ...] = Field((), description="Texts that end a sample; they are not part of it.")
     mode: Literal["basic", "qa"] = Field("basic", description="basic completes; qa asks and answers.")
     unknown: Literal["error", "skip"] = Field("error", description="What to do with unknown characters.")
+
+    @model_validator(mode="after")
+    def _beams_leave_nothing_to_chance(self) -> Self:
+        if self.beams == 1:
+            if self._differs("length_penalty"):
+                raise ValueError("length_penalty is a setting of beam search (allowed: with beams above 1)")
+            return self
+        chance = [name for name in _OF_CHANCE if self._differs(name)]
+        if chance:
+            raise ValueError(f"beam search leaves nothing to chance, {chance[0]} means nothing (allowed: without it)")
+        if self.num_samples > self.beams:
+            raise ValueError(f"num_samples = {self.num_samples} of {self.beams} beams (allowed: at most all of them)")
+        if self.logprobs:
+            raise ValueError("beam search knows no alternatives of a token (allowed: logprobs = 0)")
+        return self
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -33,3 +76,6 @@ class SamplingConfig(Record, frozen=True):
     def prompt_for(self, prompt: str) -> str:
         """The text the model sees for a user's prompt."""
         return QA_PROMPT.format(prompt=prompt) if self.mode == "qa" else prompt
+
+    def _differs(self, name: str) -> bool:
+        return getattr(self, name) != type(self).model_fields[name].default

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mypt.core.generate.sampler import filtered_probabilities, sample
+from mypt.core.generate.sampler import candidates, choose
 from mypt.records.sampling import SamplingConfig
 
 # Eighths are exact in float32, and tell likelier from less likely.
@@ -50,11 +50,12 @@ def rounding_decides(logits: list[float], config: SamplingConfig) -> bool:
 
 
 def probabilities_of(logits: list[float], config: SamplingConfig) -> NDArray[np.float32]:
-    return filtered_probabilities(torch.tensor(logits), config).numpy()
+    found = candidates(torch.tensor([logits]), config)
+    return torch.zeros(1, len(logits)).scatter(1, found.ids_BK, found.probabilities)[0].numpy()
 
 
-def generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def sample(logits: list[float] | torch.Tensor, config: SamplingConfig, chance: float = 0.5) -> int:
+    return choose(torch.as_tensor(logits)[None], config, [chance])[0]
 
 
 @settings(max_examples=400, deadline=None)
@@ -110,7 +111,7 @@ def test_temperature_zero_takes_the_likeliest_whatever_the_filters(
     logits: list[float], top_k: int | None, top_p: float | None
 ) -> None:
     config = SamplingConfig(temperature=0.0, top_k=top_k, top_p=top_p)
-    assert sample(torch.tensor(logits), config, generator()) == int(np.argmax(logits))
+    assert sample(logits, config) == int(np.argmax(logits))
 
 
 @settings(deadline=None)
@@ -120,23 +121,23 @@ def test_the_narrowest_filters_take_the_likeliest(logits: list[float], temperatu
         SamplingConfig(temperature=temperature, top_k=1),
         SamplingConfig(temperature=temperature, top_p=1e-6),
     ):
-        assert sample(torch.tensor(logits), narrow, generator()) == int(np.argmax(logits))
+        assert sample(logits, narrow) == int(np.argmax(logits))
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-37, 1e-40, 1e-300])
 def test_the_lowest_temperatures_are_greedy_too(temperature: float) -> None:
     logits = torch.tensor([1.0, 30.0, -20.0, 29.0])
-    assert sample(logits, SamplingConfig(temperature=temperature), generator()) == 1
-    assert sample(logits, SamplingConfig(temperature=temperature, top_k=2, top_p=0.9), generator()) == 1
+    assert sample(logits, SamplingConfig(temperature=temperature)) == 1
+    assert sample(logits, SamplingConfig(temperature=temperature, top_k=2, top_p=0.9)) == 1
 
 
 @settings(max_examples=50, deadline=None)
-@given(LOGITS, TEMPERATURES, TOP_K, TOP_P, st.integers(0, 2**63 - 1))
-def test_the_same_seed_gives_the_same_id_and_it_is_a_kept_one(
-    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, seed: int
+@given(LOGITS, TEMPERATURES, TOP_K, TOP_P, st.floats(0, 1, exclude_max=True))
+def test_the_same_chance_gives_the_same_id_and_it_is_a_kept_one(
+    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, chance: float
 ) -> None:
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-    first, second = (sample(torch.tensor(logits), config, generator(seed)) for _ in range(2))
+    first, second = (sample(logits, config, chance) for _ in range(2))
     assert first == second
     assert probabilities_of(logits, config)[first] > 0
 
@@ -152,9 +153,9 @@ def test_the_same_seed_gives_the_same_id_and_it_is_a_kept_one(
     ],
 )
 def test_ids_are_drawn_as_often_as_they_should(config: SamplingConfig) -> None:
-    logits, draws = [1.0, 0.25, -0.5, 0.75, -2.0, 0.0], 5000
-    chance = generator(7)
-    counts = np.bincount([sample(torch.tensor(logits), config, chance) for _ in range(draws)], minlength=len(logits))
+    logits, draws = [1.0, 0.25, -0.5, 0.75, -2.0, 0.0], 20_000
+    chances = np.random.default_rng(7).random(draws).tolist()
+    counts = np.bincount(choose(torch.tensor([logits] * draws), config, chances), minlength=len(logits))
     expected = reference(logits, config) * draws
     assert (counts[expected == 0] == 0).all()
     # Chi-square with at most 5 degrees of freedom: below 25.7 with probability 0.9999.
@@ -164,11 +165,12 @@ def test_ids_are_drawn_as_often_as_they_should(config: SamplingConfig) -> None:
 
 def test_the_logits_are_not_changed_by_sampling() -> None:
     logits = torch.tensor([0.5, 2.0, -1.0])
-    sample(logits, SamplingConfig(temperature=0.5, top_k=2, top_p=0.9), generator())
+    sample(logits, SamplingConfig(temperature=0.5, top_k=2, top_p=0.9))
     assert logits.tolist() == [0.5, 2.0, -1.0]
 
 
-def test_half_precision_logits_are_sampled_in_double_precision() -> None:
+def test_half_precision_logits_are_sampled_in_full_precision() -> None:
     logits, config = [1.0, 2.0, 3.0, 2.5], SamplingConfig(temperature=0.3, top_k=3)
-    found = filtered_probabilities(torch.tensor(logits, dtype=torch.bfloat16), config)
-    assert found.tolist() == pytest.approx(reference(logits, config).tolist(), abs=1e-6)
+    found = candidates(torch.tensor([logits], dtype=torch.bfloat16), config)
+    expected = reference(logits, config)[found.ids_BK[0]]
+    assert found.probabilities[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)

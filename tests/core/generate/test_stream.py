@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mypt.core.device import choose_device
-from mypt.core.generate.sampler import filtered_probabilities
-from mypt.core.generate.stream import Decoder, generate
+from mypt.core.generate.decoder import Decoder
+from mypt.core.generate.sampler import candidates
+from mypt.core.generate.stream import generate
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import decode
 from mypt.core.tokens.byte import ByteTokenizer
@@ -37,7 +38,7 @@ def model(family: FamilyName = "gpt2", vocab_size: int = 320, *, scale: float = 
 
 def last(gpt: GPT, prompt: str, **settings: object) -> Generated:
     config = SamplingConfig.parse(settings, where="test")
-    return [e for e in generate(gpt, ByteTokenizer(), prompt, config, CPU) if isinstance(e, Generated)][-1]
+    return [e for e in generate(gpt, ByteTokenizer(), [prompt], config, CPU) if isinstance(e, Generated)][-1]
 
 
 def reference_greedy(gpt: GPT, ids: list[int], count: int, kept: int) -> list[int]:
@@ -74,10 +75,11 @@ def test_each_token_is_read_once_while_the_window_has_room() -> None:
         read.append(arguments[0].shape[1])
 
     gpt.token_embedding.register_forward_pre_hook(note)
-    decoder = Decoder(gpt, CPU)
+    decoder = Decoder(gpt, CPU, 1, 16)
+    decoder.begin(0, list(range(4)))
     for length in range(4, 13):
-        decoder.next_logits(list(range(length)))
-    assert read == [4, *[1] * 8]
+        decoder.step([list(range(length))])
+    assert read == [3, *[1] * 9]
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
@@ -90,7 +92,7 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:
 def test_sample_n_is_the_same_however_many_are_drawn() -> None:
     gpt = model(scale=1.0)
     config = SamplingConfig(num_samples=3, max_new_tokens=20)
-    drawn = [e for e in generate(gpt, ByteTokenizer(), "x", config, CPU) if isinstance(e, Generated)]
+    drawn = [e for e in generate(gpt, ByteTokenizer(), ["x"], config, CPU) if isinstance(e, Generated)]
     assert [event.sample for event in drawn] == [0, 1, 2]
     assert len({event.token_ids for event in drawn}) == 3
     assert drawn[0].token_ids == last(gpt, "x", max_new_tokens=20).token_ids
@@ -98,7 +100,7 @@ def test_sample_n_is_the_same_however_many_are_drawn() -> None:
 
 def test_tokens_in_the_stream_join_to_the_text() -> None:
     gpt = model(scale=1.0)
-    events = list(generate(gpt, ByteTokenizer(), "é", SamplingConfig(max_new_tokens=50), CPU))
+    events = list(generate(gpt, ByteTokenizer(), ["é"], SamplingConfig(max_new_tokens=50), CPU))
     end = events[-1]
     assert isinstance(end, Generated)
     assert "".join(event.text for event in events if isinstance(event, Token)) == end.text
@@ -148,7 +150,7 @@ def test_a_prompt_longer_than_the_window_is_cut_with_a_warning() -> None:
     gpt = model()
     events = list(
         generate(
-            gpt, ByteTokenizer(), "z" * 40 + "tail of sixteen.", SamplingConfig(temperature=0, max_new_tokens=1), CPU
+            gpt, ByteTokenizer(), ["z" * 40 + "tail of sixteen."], SamplingConfig(temperature=0, max_new_tokens=1), CPU
         )
     )
     assert isinstance(events[0], Warned)
@@ -161,11 +163,11 @@ def test_unknown_characters_are_an_error_or_skipped() -> None:
     tokenizer = CharTokenizer(CharSpec(chars=tuple("abc\n")))
     gpt = model(vocab_size=4)
     with pytest.raises(DataError, match="'x'"):
-        list(generate(gpt, tokenizer, "abxc", SamplingConfig(), CPU))
+        list(generate(gpt, tokenizer, ["abxc"], SamplingConfig(), CPU))
     skipped = list(
-        generate(gpt, tokenizer, "abxc", SamplingConfig(unknown="skip", temperature=0, max_new_tokens=5), CPU)
+        generate(gpt, tokenizer, ["abxc"], SamplingConfig(unknown="skip", temperature=0, max_new_tokens=5), CPU)
     )
-    plain = list(generate(gpt, tokenizer, "abc", SamplingConfig(temperature=0, max_new_tokens=5), CPU))
+    plain = list(generate(gpt, tokenizer, ["abc"], SamplingConfig(temperature=0, max_new_tokens=5), CPU))
     assert isinstance(skipped[-1], Generated)
     assert isinstance(plain[-1], Generated)
     assert skipped[-1].token_ids == plain[-1].token_ids
@@ -187,6 +189,6 @@ def test_sampled_ids_are_always_among_the_allowed(top_k: int | None, top_p: floa
     context = list(b"q")
     with torch.no_grad():
         for token_id in ids[: BLOCK_SIZE - 1]:
-            logits = gpt(torch.tensor([context]))[0, -1, :257]
-            assert filtered_probabilities(logits, config)[token_id] > 0
+            allowed = candidates(gpt(torch.tensor([context]))[:, -1, :257], config)
+            assert token_id in allowed.ids_BK[allowed.scores_BK > -torch.inf]
             context.append(token_id)

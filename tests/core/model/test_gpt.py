@@ -68,7 +68,7 @@ def test_cached_logits_equal_uncached_logits(config: ModelConfig, batch_size: in
     ids_BT = ids(batch_size, config.block_size)
     with torch.no_grad():
         whole = model(ids_BT)
-        cache = KeyValueCache(config, batch_size, torch.device("cpu"), torch.float32)
+        cache = KeyValueCache(config, batch_size, config.block_size, torch.device("cpu")).rows(0, batch_size)
         pieces = [
             model(ids_BT[:, start:end], cache) for start, end in ((0, 5), (5, 8), *((n, n + 1) for n in range(8, 12)))
         ]

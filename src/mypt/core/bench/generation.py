@@ -1,13 +1,14 @@
 """Generation as `mypt generate` does it, one sample at a time, with the model's first, random weights."""
 
+import random
 import time
 from statistics import median
 
 import torch
 
 from mypt.core.device import choose_device
-from mypt.core.generate.sampler import sample
-from mypt.core.generate.stream import Decoder
+from mypt.core.generate.decoder import Decoder
+from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
 from mypt.records.bench import GenerationFigures, Job
 from mypt.records.sampling import SamplingConfig
@@ -39,7 +40,7 @@ class _Writer:
         torch.manual_seed(_SEED)
         self._model = GPT(job.config.model).to(self._device.torch).eval()
         self._settings = SamplingConfig()
-        self._chance = torch.Generator().manual_seed(_SEED)
+        self._chance = random.Random(_SEED)  # noqa: S311 - no secret
         size = min(_PROMPT_TOKENS, max(1, job.config.model.block_size // 2))
         self._prompt = torch.randint(job.config.model.vocab_size, (size,)).tolist()
 
@@ -54,11 +55,15 @@ class _Writer:
             Seconds until the first token, the number of tokens after it, and their seconds.
         """
         began_s = time.perf_counter()
-        decoder, context = Decoder(self._model, self._device), list(self._prompt)
-        context.append(sample(decoder.next_logits(context), self._settings, self._chance))
+        decoder, text = Decoder(self._model, self._device, 1, window), list(self._prompt)
+        decoder.begin(0, text)
+        self._add_token(decoder, text)
         first_s = time.perf_counter() - began_s
         tokens, spent_s = 0, 0.0
-        while tokens == 0 or (len(context) < window and first_s + spent_s < seconds):
-            context.append(sample(decoder.next_logits(context), self._settings, self._chance))
+        while tokens == 0 or (len(text) < window and first_s + spent_s < seconds):
+            self._add_token(decoder, text)
             tokens, spent_s = tokens + 1, time.perf_counter() - began_s - first_s
         return first_s, tokens, spent_s
+
+    def _add_token(self, decoder: Decoder, text: list[int]) -> None:
+        text += choose(decoder.step([text]), self._settings, [self._chance.random()])

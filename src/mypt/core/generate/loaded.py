@@ -1,6 +1,6 @@
 """A trained model ready to write: what `mypt.load` gives and `mypt generate` uses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
@@ -23,9 +23,10 @@ class LoadedModel:
     tokenizer: Tokenizer
     device: Device
 
-    def stream(self, prompt: str, config: SamplingConfig) -> Iterator[Event]:
-        """Continue a prompt, event by event."""
-        return generate(self.model, self.tokenizer, prompt, config, self.device)
+    def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Iterator[Event]:
+        """Continue a prompt, or several, event by event."""
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        return generate(self.model, self.tokenizer, texts, config, self.device)
 
     def generate(self, prompt: str = "", **settings: object) -> str:
         """Continue a prompt and give the new text of the first sample.

@@ -1,41 +1,135 @@
-"""Logits -> the next id. Pure: the same logits, settings and generator state give the same id."""
+"""Logits -> the next ids. Pure: the same logits, settings and chances give the same ids.
+
+    logits -> temperature -> top-k -> top-p -> min-p -> typical-p -> one draw
+
+Each filter sees what the one before has left. Letters: B rows, V vocabulary, K candidates, N blocks, W their width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.records.sampling import SamplingConfig
 
+_LOWEST_TEMPERATURE = 1e-30
+"""Lower ones are the same in fp32: the likeliest ids alone."""
+_FIRST_LOOK = 512
+"""So many ids hold the asked probability nearly always; to sort all of a large vocabulary takes 30 times as long."""
+_BLOCK_WIDTH = 256
 
-def sample(logits_V: Tensor, config: SamplingConfig, generator: torch.Generator) -> int:
-    """Choose one id.
+
+class Candidates(NamedTuple):
+    """The ids that may be drawn."""
+
+    scores_BK: Tensor
+    """Logarithms of their probabilities, up to a number that is the same for all; minus infinity: left out."""
+    ids_BK: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """How likely each is to be drawn, shape (B, K)."""
+        return self.scores_BK.softmax(dim=1)
+
+    def only(self, kept_BK: Tensor) -> "Candidates":
+        """Leave out the others."""
+        return Candidates(self.scores_BK.masked_fill(~kept_BK, -torch.inf), self.ids_BK)
+
+    def at(self, columns_BK: Tensor) -> "Candidates":
+        """These columns, in this order."""
+        return Candidates(self.scores_BK.gather(1, columns_BK), self.ids_BK.gather(1, columns_BK))
+
+
+def choose(logits_BV: Tensor, config: SamplingConfig, chances: Sequence[float]) -> list[int]:
+    """Choose the next id of each row.
 
     Args:
-        logits_V: scores of the ids that may be chosen, shape (V,).
-        config: temperature (0 is greedy), top_k, top_p.
-        generator: the source of chance, on the CPU.
+        logits_BV: scores of the ids that may be chosen, shape (B, V).
+        config: temperature (0 is greedy) and filters.
+        chances: a number of [0, 1) for each row, which decides; greedy needs none.
     """
     if config.temperature == 0:
-        return int(logits_V.argmax())
-    probabilities_V = filtered_probabilities(logits_V, config)
-    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+        return logits_BV.argmax(dim=1).tolist()
+    found = candidates(logits_BV, config)
+    columns_B = _drawn(found.scores_BK, torch.tensor(chances, dtype=torch.float64))
+    return found.ids_BK.gather(1, columns_B[:, None])[:, 0].tolist()
 
 
-def filtered_probabilities(logits_V: Tensor, config: SamplingConfig) -> Tensor:
-    """The distribution that is sampled: temperature, then top-k, then top-p. Shape (V,).
-
-    top-p is nucleus sampling (Holtzman et al., 2020): the likeliest ids until their probabilities
-    reach p; the id that reaches it is kept.
-    """
-    # In double precision and with the peak at zero: any temperature above zero stays finite.
-    scaled_V = (logits_V.cpu().double() - logits_V.max().item()) / config.temperature
-    if config.top_k is not None and config.top_k < scaled_V.numel():
-        smallest = scaled_V.topk(config.top_k).values[-1]
-        scaled_V = scaled_V.masked_fill(scaled_V < smallest, -torch.inf)
-    probabilities_V = scaled_V.softmax(dim=-1)
+def candidates(logits_BV: Tensor, config: SamplingConfig) -> Candidates:
+    """The distribution that is sampled at a temperature above zero: whose ids, and how likely each."""
+    logits_BV = logits_BV.float().cpu()
+    # With the peak at zero any temperature stays finite.
+    peaks_B1 = logits_BV.amax(dim=1, keepdim=True)
+    scores_BV = (logits_BV - peaks_B1) / max(config.temperature, _LOWEST_TEMPERATURE)
+    found = Candidates(scores_BV, torch.arange(scores_BV.shape[1]).expand_as(scores_BV))
+    if config.top_k is not None and config.top_k < scores_BV.shape[1]:
+        found = _top_k(found, config.top_k)
     if config.top_p is not None and config.top_p < 1:
-        ordered, indices = probabilities_V.sort(descending=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        dropped = indices[before >= config.top_p]
-        probabilities_V = probabilities_V.index_fill(0, dropped, 0.0)
-        probabilities_V = probabilities_V / probabilities_V.sum()
-    return probabilities_V
+        found = _first_to_hold(found, -found.scores_BK, config.top_p)
+    if config.min_p:
+        found = found.only(found.scores_BK >= found.scores_BK.amax(dim=1, keepdim=True) + math.log(config.min_p))
+    if config.typical_p is not None and config.typical_p < 1:
+        found = _first_to_hold(found, _surprise(found), config.typical_p)
+    return found
+
+
+def _top_k(found: Candidates, k: int) -> Candidates:
+    """The k likeliest (Fan et al., 2018); those as likely as the last of them stay too."""
+    columns_BK = found.scores_BK.topk(k).indices
+    least_B1 = found.scores_BK.gather(1, columns_BK[:, -1:])
+    most = int((found.scores_BK >= least_B1).sum(dim=1).max())
+    best = found.at(columns_BK if most == k else found.scores_BK.topk(most).indices)
+    return best.only(best.scores_BK >= least_B1)
+
+
+def _surprise(found: Candidates) -> Tensor:
+    """How far the information of each id is from what is expected (Meister et al., 2023)."""
+    logs_BK = found.scores_BK.log_softmax(dim=1)
+    entropy_B1 = -(logs_BK.exp() * logs_BK).nan_to_num(0.0).sum(dim=1, keepdim=True)
+    return (-logs_BK - entropy_B1).abs()
+
+
+def _first_to_hold(found: Candidates, order_BK: Tensor, probability: float) -> Candidates:
+    """The first ids, lowest order first, until they hold a probability; the one that reaches it is kept.
+
+    By likelihood this is nucleus sampling (Holtzman et al., 2020).
+    """
+    all_BK, count = found.probabilities, order_BK.shape[1]
+    columns_BK = order_BK.topk(min(_FIRST_LOOK, count), largest=False).indices
+    held_BK = all_BK.gather(1, columns_BK).cumsum(dim=1, dtype=torch.float64)
+    if columns_BK.shape[1] < count and bool((held_BK[:, -1] < probability).any()):
+        columns_BK = order_BK.argsort(dim=1)
+        held_BK = all_BK.gather(1, columns_BK).cumsum(dim=1, dtype=torch.float64)
+    before_BK = held_BK - all_BK.gather(1, columns_BK)
+    return found.at(columns_BK).only(before_BK < probability)
+
+
+def _drawn(scores_BK: Tensor, chances_B: Tensor) -> Tensor:
+    """The column of each row in which the summed probability passes the row's chance: first the block, then the place.
+
+    Summed in double precision: of the many ids of a large vocabulary each has its share.
+    """
+    weights_BK = (scores_BK - scores_BK.amax(dim=1, keepdim=True)).exp()
+    width = min(_BLOCK_WIDTH, weights_BK.shape[1])
+    blocks_BNW = F.pad(weights_BK, (0, -weights_BK.shape[1] % width)).unflatten(1, (-1, width))
+    block_B, rest_B = _passed(blocks_BNW.sum(dim=2, dtype=torch.float64), chances_B, is_share=True)
+    inside_BW = blocks_BNW[torch.arange(len(block_B)), block_B].double()
+    place_B, _ = _passed(inside_BW, rest_B, is_share=False)
+    return block_B * width + place_B
+
+
+def _passed(weights_BN: Tensor, marks_B: Tensor, *, is_share: bool) -> tuple[Tensor, Tensor]:
+    """The first column whose running sum is above the mark, and how far into the column that mark is.
+
+    A column without weight is never it, whatever is rounded.
+    """
+    sums_BN = weights_BN.cumsum(dim=1)
+    ends_B = sums_BN[:, -1]
+    marks_B = marks_B * ends_B if is_share else marks_B
+    below_B1 = torch.minimum(marks_B, torch.nextafter(ends_B, torch.zeros_like(ends_B)))[:, None]
+    columns_B1 = torch.searchsorted(sums_BN, below_B1, right=True)
+    begins_B1 = sums_BN.gather(1, columns_B1) - weights_BN.gather(1, columns_B1)
+    return columns_B1[:, 0], (below_B1 - begins_B1).clamp(min=0)[:, 0]

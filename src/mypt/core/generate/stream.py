@@ -1,136 +1,119 @@
-"""Prompt -> token events: the model, its cache and the sampler at work."""
+"""Prompts -> events: many texts written side by side, and told one after the other.
 
-import time
-from collections.abc import Iterator
+    prompts -> samples, each in a row of the decoder while it is written -> their events, in order
+
+A row whose text has ended takes the next one. What is drawn for a text depends on nothing but its seed, its number and
+its place in the text, so a text is the same whatever is written beside it.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from mypt.core.device import Device
-from mypt.core.generate.sampler import sample
-from mypt.core.generate.text import TextStream
-from mypt.core.model.cache import KeyValueCache
+from mypt.core.generate.beam import search
+from mypt.core.generate.decoder import Decoder
+from mypt.core.generate.prompt import Prompt, read_prompts
+from mypt.core.generate.sample import Sample
+from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
-from mypt.core.seeds import mix
 from mypt.core.tokens.base import Tokenizer
-from mypt.events import Event, Generated, SampleStarted, Token, Warned
+from mypt.events import Event, Warned
 from mypt.records.sampling import SamplingConfig
 
 
-def generate(model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, device: Device) -> Iterator[Event]:
-    """Continue a prompt, num_samples times, telling each piece of text as it becomes certain.
-
-    Past the window no position was ever learned: then the newest half of the window is read anew and
-    generation goes on (mypt-v1 keeps the newest block_size tokens instead, as the original did).
+def generate(
+    model: GPT, tokenizer: Tokenizer, texts: Sequence[str], config: SamplingConfig, device: Device
+) -> Iterator[Event]:
+    """Continue each prompt, num_samples times, telling each piece of text as it becomes certain.
 
     Raises:
-        DataError: when the prompt has characters the tokenizer does not know.
+        DataError: when a prompt has characters the tokenizer does not know.
     """
-    prompt_ids = encode_prompt(tokenizer, config.prompt_for(prompt), config)
-    block_size = model.config.block_size
-    if len(prompt_ids) > block_size:
-        yield Warned(f"the prompt has {len(prompt_ids)} tokens; only the last {block_size} fit the model's window")
+    prompts = read_prompts(tokenizer, texts, config)
+    yield from _cut(prompts, model.config.block_size)
     model.eval()
-    for number in range(config.num_samples):
-        yield SampleStarted(number, prompt)
-        yield from _Sample(model, tokenizer, config, device, number).write(prompt, prompt_ids)
+    if config.beams > 1:
+        yield from search(model, tokenizer, prompts, config, device)
+    else:
+        yield from _Writers(model, tokenizer, prompts, config, device).write()
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> list[int]:
-    """The ids the model starts from; an empty prompt is end-of-text, or a line break.
-
-    Raises:
-        DataError: for unknown characters, unless they are to be skipped.
-    """
-    ids = (tokenizer.encode_known if config.unknown == "skip" else tokenizer.encode)(text).tolist()
-    if ids:
-        return ids
-    if tokenizer.end_of_text_id is not None:
-        return [tokenizer.end_of_text_id]
-    return tokenizer.encode_known("\n").tolist() or [0]
+def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
+    """Tokens of the longest text there can be."""
+    return max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
 
 
-class _Sample:
-    """One continuation in the making."""
+def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:
+    for prompt in prompts:
+        if len(prompt.ids) > block_size:
+            which = "the prompt" if len(prompts) == 1 else f"prompt {prompt.number + 1}"
+            yield Warned(f"{which} has {len(prompt.ids)} tokens; only the last {block_size} fit the model's window")
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, config: SamplingConfig, device: Device, number: int) -> None:
-        self._tokenizer = tokenizer
-        self._config = config
-        self._number = number
-        self._decoder = Decoder(model, device)
-        self._text = TextStream(config.stops)
-        # Each sample has its own seed, so sample n is the same however many are drawn.
-        self._chance = torch.Generator().manual_seed(mix(config.seed, number))
-        self._stopped_by = "length"
-        self._first_token_s = 0.0
 
-    def write(self, prompt: str, prompt_ids: list[int]) -> Iterator[Event]:
-        """Tell each token's text, then the whole."""
-        started_s = time.monotonic()
-        new_ids: list[int] = []
-        text = ""
-        for token_id in self._ids(prompt_ids):
-            self._first_token_s = self._first_token_s or time.monotonic() - started_s
-            new_ids.append(token_id)
-            piece = self._text.feed(self._tokenizer.decode_bytes(token_id))
-            text += piece
-            yield Token(self._number, token_id, piece)
-            if self._text.stopped_by is not None:
-                self._stopped_by = "stop text"
-                break
-        rest = self._text.finish()
-        if rest:
-            yield Token(self._number, None, rest)
-        after_first_s = time.monotonic() - started_s - self._first_token_s
-        yield Generated(
-            sample=self._number,
-            prompt=prompt,
-            text=text + rest,
-            token_ids=tuple(new_ids),
-            stopped_by=self._stopped_by,
-            first_token_s=self._first_token_s,
-            tokens_per_s=max(len(new_ids) - 1, 0) / after_first_s if after_first_s > 0 else 0.0,
+class _Writers:
+    """The samples in work, one in each row."""
+
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, prompts: Sequence[Prompt], config: SamplingConfig, device: Device
+    ) -> None:
+        self._waiting = (
+            Sample(prompt, number, tokenizer, config) for prompt in prompts for number in range(config.num_samples)
         )
+        self._rows = min(config.batch_size, len(prompts) * config.num_samples)
+        self._decoder = Decoder(model, device, self._rows, longest_text(prompts, config))
+        self._config = config
+        self._vocab_size = tokenizer.vocab_size
+        self._active: list[Sample] = []
+        self._untold: deque[Sample] = deque()
 
-    def _ids(self, prompt_ids: list[int]) -> Iterator[int]:
-        """New ids, one by one, until end-of-text or the limit."""
-        context = list(prompt_ids)
-        for _ in range(self._config.max_new_tokens):
-            # Padded rows of the embedding are no tokens: only real ids take part.
-            logits_V = self._decoder.next_logits(context)[: self._tokenizer.vocab_size]
-            token_id = sample(logits_V, self._config, self._chance)
-            if token_id == self._tokenizer.end_of_text_id:
-                self._stopped_by = "end of text"
-                return
-            context.append(token_id)
-            yield token_id
+    def write(self) -> Iterator[Event]:
+        """Write all samples; their events come sample by sample, the first one's at once."""
+        self._fill()
+        while self._active:
+            self._step()
+            for row in reversed(range(len(self._active))):
+                if self._active[row].stopped_by:
+                    self._free(row)
+            self._fill()
+            yield from self._told()
 
-
-class Decoder:
-    """Logits for a growing context, reading each token once while it fits the window."""
-
-    def __init__(self, model: GPT, device: Device) -> None:
-        self._model = model
-        self._device = device
-        self._window = model.config.block_size
-        self._kept = self._window if model.config.traits.slides_by_one else max(1, self._window // 2)
-        with torch.inference_mode():
-            self._cache = KeyValueCache(model.config, 1, device.torch, torch.float32)
-        self._start = 0
-        """Index in the context of the first token in the cache."""
+    def _fill(self) -> None:
+        """Give free rows the next samples."""
+        while len(self._active) < self._rows and (sample := next(self._waiting, None)) is not None:
+            self._decoder.begin(len(self._active), sample.prompt.ids)
+            self._active.append(sample)
+            self._untold.append(sample)
 
     @torch.inference_mode()
-    def next_logits(self, context: list[int]) -> Tensor:
-        """Logits of the token after `context`, shape (V,). `context` only ever grows.
+    def _step(self) -> None:
+        """Add a token to every text."""
+        # Padded rows of the embedding are no tokens: only real ids take part.
+        logits_BV = self._decoder.step([sample.text_ids for sample in self._active])[:, : self._vocab_size]
+        own_BV = logits_BV.clone() if self._config.logprobs is not None else logits_BV
+        for sample, logits_V in zip(self._active, logits_BV, strict=True):
+            sample.penalize(logits_V)
+        chosen = choose(logits_BV, self._config, [sample.chance for sample in self._active])
+        for sample, token_id, logits_V in zip(self._active, chosen, own_BV, strict=True):
+            sample.take(token_id, logits_V)
 
-        The window is refilled from the newest `kept` tokens once it is full.
-        """
-        if self._cache.length == 0:
-            self._start = max(0, len(context) - self._window)
-        elif len(context) - self._start > self._window:
-            self._start = len(context) - self._kept
-            self._cache.clear()
-        unread = context[self._start + self._cache.length :]
-        ids_BT = torch.tensor([unread], device=self._device.torch)
-        hidden_BTC = self._model.hidden(ids_BT, self._cache)
-        return self._model.logits(hidden_BTC[:, -1:])[0, -1].float()
+    def _free(self, row: int) -> None:
+        """Keep the rows in work together: the last one moves into the place of one that has ended."""
+        last = len(self._active) - 1
+        if row == last:
+            self._decoder.drop(row)
+        else:
+            self._decoder.move(last, row)
+            self._active[row] = self._active[last]
+        self._active.pop()
+
+    def _told(self) -> Iterator[Event]:
+        """The events of the first sample that is not wholly told; where it has ended, those of the next one too."""
+        while self._untold:
+            first = self._untold[0]
+            while first.events:
+                yield first.events.popleft()
+            if not first.stopped_by:
+                return
+            self._untold.popleft()

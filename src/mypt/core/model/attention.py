@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.blockwise import attend_blockwise
+from mypt.core.model.cache import CacheRows
 from mypt.records.memory import WRITTEN_OUT_KEYS
 
 if TYPE_CHECKING:  # loads torch's compiler
@@ -40,6 +41,48 @@ def attend(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Mask 
     return F.scaled_dot_product_attention(
         query_BHTD, key_BHTD, value_BHTD, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
     )
+
+
+def attend_cached(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, cache: CacheRows, layer: int) -> Tensor:
+    """Let new positions see themselves, those before them, and all in the cache, where they are stored too.
+
+    A row of a batch is given the same bits as alone.
+
+    Args:
+        query_BHTD: of the new positions.
+        key_BHTD: theirs; there may be fewer heads, each for as many neighbouring heads of queries.
+        value_BHTD: as the keys.
+        cache: the rows that are extended.
+        layer: whose keys and values they are.
+    """
+    B, H, T, D = query_BHTD.shape
+    past = cache.lengths
+    keys, values = cache.extend(layer, key_BHTD, value_BHTD)
+    if T > 1:
+        mask = offset_causal_mask(past[0], T, query_BHTD.device) if past[0] else None
+        keys, values = repeated(H // keys.shape[1], keys, values)
+        return attend(query_BHTD, keys, values, mask)
+    # Queries that share a key look like positions, and none of them hides anything from another.
+    query_BHGD = query_BHTD.reshape(B, keys.shape[1], -1, D)
+    if cache.is_even:
+        mixed_BHGD = F.scaled_dot_product_attention(query_BHGD, keys, values)
+    elif query_BHTD.device.type == "cpu":
+        pieces = zip(query_BHGD.split(1), keys.split(1), values.split(1), past, strict=True)
+        mixed_BHGD = torch.cat(
+            [F.scaled_dot_product_attention(q, k[:, :, : n + 1], v[:, :, : n + 1]) for q, k, v, n in pieces]
+        )
+    else:
+        ends_B1 = torch.tensor(past, device=query_BHTD.device)[:, None]
+        mask = (torch.arange(keys.shape[2], device=query_BHTD.device) <= ends_B1)[:, None, None]
+        mixed_BHGD = F.scaled_dot_product_attention(query_BHGD, keys, values, attn_mask=mask)
+    return mixed_BHGD.reshape(B, H, 1, D)
+
+
+def repeated(times: int, key_BHTD: Tensor, value_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each head of queries a head of keys and values, where several share one."""
+    if times == 1:
+        return key_BHTD, value_BHTD
+    return key_BHTD.repeat_interleave(times, dim=1), value_BHTD.repeat_interleave(times, dim=1)
 
 
 def _pays_written_out(query_BHTD: Tensor, key_BHTD: Tensor) -> bool:

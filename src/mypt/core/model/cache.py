@@ -1,7 +1,12 @@
 """The key-value cache: what attention remembers of earlier positions while generating.
 
+Each row is one text, and may be of its own length. A model reads neighbouring rows at a time: several positions of
+rows that are equally long, or the next position of each.
+
 Letters: B batch, H heads of keys and values, T positions, D head width.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,25 +15,72 @@ from mypt.records.model import ModelConfig
 
 
 class KeyValueCache:
-    """Keys and values of all layers, room for one full window. `length` positions are filled."""
+    """Keys and values of all layers, with room for so many positions in each row."""
 
-    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, 2, batch_size, config.kv_heads, config.block_size, config.head_width)
-        self._memory = torch.zeros(shape, device=device, dtype=dtype)
-        self.length = 0
+    def __init__(
+        self, config: ModelConfig, rows: int, positions: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        shape = (config.n_layer, 2, rows, config.kv_heads, positions, config.head_width)
+        # Not filled: a system gives memory where it is written, and what was not written is never read on a CPU.
+        make = torch.empty if device.type == "cpu" else torch.zeros
+        self.memory = make(shape, device=device, dtype=dtype)
+        self.lengths = [0] * rows
+        """Filled positions of each row."""
 
-    def extend(self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values; give back all of them so far."""
-        end = self.length + keys_BHTD.shape[2]
-        keys, values = self._memory[layer, 0], self._memory[layer, 1]
-        keys[:, :, self.length : end] = keys_BHTD
-        values[:, :, self.length : end] = values_BHTD
-        return keys[:, :, :end], values[:, :, :end]
+    def rows(self, first: int, count: int) -> "CacheRows":
+        """Some rows, as a model reads and extends them."""
+        return CacheRows(self, first, count)
+
+    def forget(self, row: int) -> None:
+        """Empty a row."""
+        self.lengths[row] = 0
+
+    def copy(self, source: int, target: int, positions: int) -> None:
+        """Make a row the beginning of another."""
+        self.memory[:, :, target, :, :positions] = self.memory[:, :, source, :, :positions]
+        self.lengths[target] = positions
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        """Make row i what row sources[i] was."""
+        used, rows = max(self.lengths), len(sources)
+        filled = self.memory[:, :, :, :, :used]
+        filled[:, :, :rows] = filled[:, :, list(sources)]
+        self.lengths[:rows] = [self.lengths[source] for source in sources]
+
+
+class CacheRows:
+    """Neighbouring rows of a cache; what is written is written there."""
+
+    def __init__(self, cache: KeyValueCache, first: int, count: int) -> None:
+        self._cache = cache
+        self._rows = slice(first, first + count)
+        self.advance(0)
 
     def advance(self, positions: int) -> None:
         """Count positions as filled, once all layers stored theirs."""
-        self.length += positions
+        self.lengths = [length + positions for length in self._cache.lengths[self._rows]]
+        """Filled positions of each row."""
+        self._cache.lengths[self._rows] = self.lengths
+        self.longest = max(self.lengths)
+        self.is_even = min(self.lengths) == self.longest
+        device = self._cache.memory.device
+        self._ends_B = None if self.is_even else torch.tensor(self.lengths, device=device)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.length = 0
+    def next_positions(self, count: int) -> Tensor:
+        """Positions of the next tokens: of shape (T,) where they are the same in all rows, else (B, T)."""
+        count_T = torch.arange(count, device=self._cache.memory.device)
+        return count_T + (self.longest if self._ends_B is None else self._ends_B[:, None])
+
+    def extend(self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values; give back all so far, up to the end of the longest row."""
+        memory, count = self._cache.memory[layer, :, self._rows], keys_BHTD.shape[2]
+        end = self.longest + count
+        if self._ends_B is None:
+            memory[0, :, :, self.longest : end] = keys_BHTD
+            memory[1, :, :, self.longest : end] = values_BHTD
+        else:
+            assert count == 1, "several positions of rows that are not equally long"
+            each_B = torch.arange(len(self.lengths), device=memory.device)
+            memory[0][each_B, :, self._ends_B] = keys_BHTD[:, :, 0]
+            memory[1][each_B, :, self._ends_B] = values_BHTD[:, :, 0]
+        return memory[0, :, :, :end], memory[1, :, :, :end]

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils.checkpoint import checkpoint
 
 from mypt.core.model.attention import Mask, MaskMaker, attention_mask
-from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.cache import CacheRows
 from mypt.core.model.initial import initialize
 from mypt.core.model.layers import Block, build_norm
 from mypt.core.model.loss import ToGradient, logits_to_gradient, mean_loss, token_losses
@@ -43,7 +43,7 @@ class GPT(nn.Module):
         self.head = None if traits.tied_head else nn.Linear(config.n_embd, config.vocab_size, bias=traits.always_biased)
         initialize(self, config)
 
-    def forward(self, ids_BT: Tensor, cache: KeyValueCache | None = None, documents_BT: Tensor | None = None) -> Tensor:
+    def forward(self, ids_BT: Tensor, cache: CacheRows | None = None, documents_BT: Tensor | None = None) -> Tensor:
         """Logits of the next token at every position.
 
         Args:
@@ -57,17 +57,17 @@ class GPT(nn.Module):
         """
         return self.logits(self.hidden(ids_BT, cache, documents_BT))
 
-    def hidden(self, ids_BT: Tensor, cache: KeyValueCache | None = None, documents_BT: Tensor | None = None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, cache: CacheRows | None = None, documents_BT: Tensor | None = None) -> Tensor:
         """The normed residual stream after the last block, shape (B, T, C).
 
         Raises:
             UsageError: for more positions than block_size.
         """
-        past = 0 if cache is None else cache.length
+        past = 0 if cache is None else cache.longest
         T = ids_BT.shape[1]
         if past + T > self.config.block_size:
             raise UsageError(f"{past + T} positions do not fit the window of {self.config.block_size}")
-        positions_T = torch.arange(past, past + T, device=ids_BT.device)
+        positions_T = torch.arange(T, device=ids_BT.device) if cache is None else cache.next_positions(T)
         x_BTC, rotation = self._embedded(ids_BT, positions_T)
         mask = (self.training_mask if self.training else attention_mask)(ids_BT, documents_BT)
         for block in self.blocks:
@@ -111,7 +111,7 @@ class GPT(nn.Module):
         self,
         block: nn.Module,
         x_BTC: Tensor,
-        cache: KeyValueCache | None,
+        cache: CacheRows | None,
         mask: Mask,
         rotation: Rotation | None,
     ) -> Tensor:
@@ -123,14 +123,14 @@ class GPT(nn.Module):
         return checkpoint(block, x_BTC, cache, mask, rotation, use_reentrant=False, preserve_rng_state=drops)
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
         """What is computed in from the embeddings on; these may be more precise."""
         return self.final_norm.weight.dtype
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
         """Weight (V, C) and bias (V,) of the output head."""
         if self.head is None:
-            return self.token_embedding.weight.to(self._dtype), None
+            return self.token_embedding.weight.to(self.dtype), None
         return self.head.weight, self.head.bias
 
     def _embedded(self, ids_BT: Tensor, positions_T: Tensor) -> tuple[Tensor, Rotation | None]:
@@ -141,4 +141,4 @@ class GPT(nn.Module):
             rotation = rotation_at(positions_T, self.config.head_width, self.config.rope_base)
         else:
             x_BTC = x_BTC + self.position_embedding(positions_T)
-        return self.dropout(x_BTC.to(self._dtype)), rotation
+        return self.dropout(x_BTC.to(self.dtype)), rotation

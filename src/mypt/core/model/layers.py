@@ -6,8 +6,8 @@ Letters: B batch, T time, C width, H heads, D head width.
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from mypt.core.model.attention import Mask, attend, offset_causal_mask
-from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.attention import Mask, attend, attend_cached, repeated
+from mypt.core.model.cache import CacheRows
 from mypt.core.model.linear import FusedLinear
 from mypt.core.model.rotary import Rotation
 from mypt.records.model import ModelConfig
@@ -38,7 +38,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BTC: Tensor,
-        cache: KeyValueCache | None = None,
+        cache: CacheRows | None = None,
         mask: Mask = None,
         rotation: Rotation | None = None,
     ) -> Tensor:
@@ -46,12 +46,10 @@ class Attention(nn.Module):
         B, T, C = x_BTC.shape
         query, key, value = (part.transpose(1, 2) for part in self.heads(x_BTC, rotation))  # BHTD
         if cache is not None:
-            if cache.length and T > 1:
-                mask = offset_causal_mask(cache.length, T, x_BTC.device)
-            key, value = cache.extend(self.layer, key, value)
-        if self.queries_per_key > 1:
-            key, value = (part.repeat_interleave(self.queries_per_key, dim=1) for part in (key, value))
-        mixed_BHTD = attend(query, key, value, mask, self.dropout if self.training else 0.0)
+            mixed_BHTD = attend_cached(query, key, value, cache, self.layer)
+        else:
+            key, value = repeated(self.queries_per_key, key, value)
+            mixed_BHTD = attend(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.output(mixed_BHTD.transpose(1, 2).reshape(B, T, C))
 
     def heads(self, x_BTC: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +128,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTC: Tensor,
-        cache: KeyValueCache | None = None,
+        cache: CacheRows | None = None,
         mask: Mask = None,
         rotation: Rotation | None = None,
     ) -> Tensor:

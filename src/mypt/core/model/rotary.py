@@ -16,6 +16,7 @@ class Rotation(NamedTuple):
     """The angles of some positions, as cosines and sines in fp32; computed anew, so no cast of a model rounds them."""
 
     cos_T1P: Tensor
+    """Or one for each row: (B, T, 1, P)."""
     sin_T1P: Tensor
 
     def turn(self, x_BTHD: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ class Rotation(NamedTuple):
 
 
 def rotation_at(positions_T: Tensor, head_width: int, base: float) -> Rotation:
-    """The angles of positions: pair p turns by base^(-2p/D) from one position to the next."""
+    """The angles of positions, also of shape (B, T): pair p turns by base^(-2p/D) from one position to the next."""
     evens_P = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_T.device)
-    angles_T1P = positions_T.float()[:, None, None] * (1.0 / base ** (evens_P / head_width))
+    angles_T1P = positions_T.float()[..., None, None] * (1.0 / base ** (evens_P / head_width))
     return Rotation(angles_T1P.cos(), angles_T1P.sin())

@@ -17,6 +17,7 @@ from mypt.units import human_count, human_duration
 _PLAIN_LINE_S = 5.0
 _MOST_DIGITS = 1e9
 _NAMED_TEXTS = 3
+_NARROWEST_NAME = 8
 _WHY_APART = (
     "the end of a text is held out by tokens, of which each tokenizer makes its own. --split all takes the same text.",
     "what --unknown skip leaves out is scored by nobody.",
@@ -111,7 +112,7 @@ def show_evaluation(report: EvaluationReport) -> None:
 
 def _table(report: EvaluationReport) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", style="bold", overflow="fold")
+    table.add_column("model", style="bold", overflow="fold", min_width=_NARROWEST_NAME)
     for name in ("step", "tokenizer", "context", "loss  ", "perplexity  ", "bits/byte  ", "top-1  "):
         table.add_column(name, justify="right", no_wrap=True)
     models, per_token = report.models, report.compares_tokens

@@ -12,7 +12,9 @@ from mypt.records.text import Unknown
 EvaluatedSplit = Literal["val", "train", "all"]
 
 _TOKENS_AT_ONCE, _TOKENS_AT_ONCE_ON_GPU = 4096, 16_384
+"""A CPU is busy with fewer, and they take tens of megabytes; a GPU is empty beside an evaluation and wants more."""
 _MOST_APART = 1.05
+"""A split by the end of a text differs between tokenizers by a token and by how evenly they cut: less than this."""
 
 
 class EvaluationConfig(Record, frozen=True):

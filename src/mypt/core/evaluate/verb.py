@@ -151,13 +151,13 @@ def _require_readable_again(
 
 def _score(entry: _Entry, job: _Job) -> Generator[Event]:
     started_s = time.monotonic()
-    # Verified, and told of what is broken, when it was found.
-    snapshot, model = read_newest(
-        entry.directory, lambda newest: (newest, newest.load(job.device.torch)), lambda _: None
-    )
-    block_size = snapshot.config.block_size
+    block_size = entry.snapshot.config.block_size
     windows = SlidingWindows(job.stream, block_size, job.stride(block_size))
     with _clear_shortage(entry.name, job.sequences_at_once(block_size), block_size):
+        # Verified, and told of what is broken, when it was found; a running training may have gone on since.
+        snapshot, model = read_newest(
+            entry.directory, lambda newest: (newest, newest.load(job.device.torch)), lambda _: None
+        )
         totals = yield from _slide(entry.name, model, windows, job)
     if not math.isfinite(totals.nats):
         raise DivergedError(

@@ -21,6 +21,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from mypt.cli.app import app
 from mypt.records.base import Record
+from mypt.records.evaluation import EvaluationConfig
 from mypt.records.presets import load_preset, preset_names
 from mypt.records.reports import preset_entry
 from mypt.records.run import RunConfig
@@ -84,7 +85,7 @@ def cli_page() -> str:
 
 
 def configuration_page() -> str:
-    """Every field of a config, and of the settings of generation."""
+    """Every field of a config, and of the settings of generation and evaluation."""
     return "\n".join(
         [
             "# Configuration",
@@ -101,6 +102,13 @@ def configuration_page() -> str:
             "They are no part of a config file.",
             "",
             *_field_table(SamplingConfig),
+            "",
+            "## Fields of an evaluation",
+            "",
+            "The options of `mypt evaluate`, and the keyword arguments of `mypt.evaluate(NAMES, …)`.",
+            "They are no part of a config file.",
+            "",
+            *_field_table(EvaluationConfig),
             "",
         ]
     )
@@ -235,7 +243,8 @@ _CLI_INTRO = """\
 `mypt COMMAND --help` shows the same on the terminal. `python -m mypt` is the same program.
 
 - Dashes are canonical. Underscores work too, in commands and options: `mypt prepare_dataset --out_dir DIR`.
-- Options that take several files are also plain arguments, so a shell may expand `--input-files data/*.txt`.
+- Options that take several files are also plain arguments, so a shell may expand `--input-files data/*.txt`. Plain
+  arguments of `mypt evaluate` are models: there each text has an option of its own, or a quoted glob.
 - Standard output carries data: generated text, tables, JSON. Progress and messages go to standard error.
 - Every option that has an environment variable can be set by it. An option on the command line wins.
 - `-h` and `--help` work everywhere. `mypt --install-completion` sets up TAB in the shell.

@@ -1,4 +1,4 @@
-"""The Python face of the commands: `mypt.train` and `mypt.load`."""
+"""The Python face of the commands: `mypt.train`, `mypt.evaluate` and `mypt.load`."""
 
 import atexit
 import warnings
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.layers import base_layers
-from mypt.events import Event
+from mypt.events import Event, Scored, Warned
 from mypt.records.resolve import dotted_layer, resolve
 
 if TYPE_CHECKING:
@@ -62,13 +62,56 @@ def train(
     directory = ModelDirectory(root, model_name)
     base = ModelDirectory(root, init_from_model) if init_from_model else None
     layers = base_layers(preset, None if fresh else directory, base)
-    files = [input_files] if isinstance(input_files, str) else list(input_files)
+    files = _listed(input_files)
     if files:
         layers.append(dotted_layer("input_files", {"data.input_files": files}))
     layers.append(dotted_layer("settings", settings or {}))
     config, sources = resolve(layers, where="train")
     keeps = sources["model.vocab_size"] == "settings"
     return _closed_at_exit(run(config, directory, keep_vocab_size=keeps, fresh=fresh, init_from=base))
+
+
+def evaluate(
+    names: str | Sequence[str],
+    *,
+    input_files: str | Sequence[str] = (),
+    dataset_dir: str | Sequence[str] = (),
+    checkpoint_dir: str | Path = "checkpoints",
+    **settings: object,
+) -> list[Scored]:
+    """Score models on one text: `mypt.evaluate("shakespeare", split="all")[0].bits_per_byte`.
+
+    Args:
+        names: one model, or several to compare.
+        input_files: text files, folders or globs.
+        dataset_dir: prepared datasets instead; where neither is given, the text that the first model was trained on.
+        checkpoint_dir: where models live.
+        settings: fields of EvaluationConfig, such as split="all", stride=64, device="cpu".
+
+    Returns:
+        What each model came to, in the order of the names.
+
+    Raises:
+        UsageError: for settings that do not exist or are out of range.
+        MyptError: one of its kinds, for everything else the caller can mend.
+    """
+    from mypt.core.evaluate.verb import evaluate as run
+    from mypt.records.evaluation import EvaluationConfig
+
+    lists = {"input_files": _listed(input_files), "dataset_dir": _listed(dataset_dir)}
+    config = EvaluationConfig.parse(settings | lists, where="evaluate")
+    root, wanted = Path(checkpoint_dir), dict.fromkeys(_listed(names))
+    scored = dict[str, Scored]()
+    for event in run(config, [ModelDirectory(root, name) for name in wanted]):
+        if isinstance(event, Scored):
+            scored[event.model_name] = event
+        elif isinstance(event, Warned):
+            warnings.warn(event.message, stacklevel=2)
+    return [scored[name] for name in wanted]
+
+
+def _listed(value: str | Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _closed_at_exit(events: Generator[Event]) -> Generator[Event]:

@@ -13,6 +13,7 @@ COMMANDS = [
     "quickstart",
     "train",
     "generate",
+    "evaluate",
     "prepare-dataset",
     "tokenizer",
     "inspect",

@@ -25,6 +25,7 @@ GUARDS: dict[tuple[str, ...], tuple[list[str], list[str]]] = {
     ("quickstart",): (["--text=nosuch"], []),
     ("train",): (["--dry-run"], ["text.txt"]),
     ("generate",): ([], ["nosuch"]),
+    ("evaluate",): ([], ["nosuch"]),
     ("convert-legacy",): ([], ["nosuch"]),
     ("prepare-dataset",): (["--out-dir=out"], ["nosuch.txt"]),
     ("import-dataset",): (["--out-dir=out"], ["nosuch"]),
@@ -210,6 +211,7 @@ ALIASES = {
     "legacy-checkpoint": ["model-name"],
     "wanted": ["tokenizer"],
     "target": ["model-name"],
+    "names": ["model-name", "two-model-names", "plain-arguments-are-models"],
     "name": ["model-name", "neither-a-config-file-nor-a-preset"],
     "source": ["file"],
 }

@@ -7,6 +7,7 @@ import typer.main
 
 from mypt.cli.app import app
 from mypt.cli.train import FLAGS
+from mypt.records.evaluation import EvaluationConfig
 from mypt.records.run import RunConfig
 from mypt.records.sampling import SamplingConfig
 
@@ -28,3 +29,10 @@ def test_generate_has_a_flag_for_every_sampling_setting(field: str) -> None:
     help_text = options("generate")[field].help
     described = SamplingConfig.model_fields[field].description or ""
     assert help_text.split(":")[0].split(" (")[0].rstrip(".") in described + described.rstrip(".")
+
+
+@pytest.mark.parametrize("field", EvaluationConfig.model_fields)
+def test_evaluate_has_a_flag_for_every_setting(field: str) -> None:
+    help_text = options("evaluate")[{"input_files": "input_file"}.get(field, field)].help
+    described = EvaluationConfig.model_fields[field].description or ""
+    assert help_text.split(" (repeatable)")[0].split(": error or")[0].rstrip(".") in described

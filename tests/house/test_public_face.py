@@ -10,7 +10,7 @@ import mypt
 
 
 def test_the_public_names_are_these() -> None:
-    assert mypt.__all__ == ["GPT", "ModelConfig", "__version__", "load", "train"]
+    assert mypt.__all__ == ["GPT", "ModelConfig", "__version__", "evaluate", "load", "train"]
     assert dir(mypt) == mypt.__all__
     assert all(getattr(mypt, name) is not None for name in mypt.__all__)
 

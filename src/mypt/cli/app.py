@@ -18,6 +18,7 @@ from mypt.cli import (
     compress,
     configs,
     convert,
+    evaluate,
     generate,
     import_dataset,
     inspect,
@@ -55,6 +56,7 @@ _START, _DATA, _USE, _LOOK = "Start and train", "Data", "Use", "Look"
 app.command("quickstart", rich_help_panel=_START)(quickstart.quickstart)
 app.command("train", rich_help_panel=_START)(train.train)
 app.command("generate", rich_help_panel=_USE)(generate.generate)
+app.command("evaluate", rich_help_panel=_USE)(evaluate.evaluate)
 app.command("convert-legacy", rich_help_panel=_USE)(convert.convert_legacy)
 app.command("prepare-dataset", rich_help_panel=_DATA)(prepare.prepare_dataset)
 app.command("import-dataset", rich_help_panel=_DATA)(import_dataset.import_dataset)

@@ -16,6 +16,8 @@ Kind = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _MOST_DIGITS = 4
+# The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.
+_SHORTAGES = ("can't allocate", "bad_alloc", "out of memory", "cannot allocate memory", "alloc_failed")
 _TENSOR_CORES = (7, 0)
 """From this compute capability on (Volta) a GPU multiplies matrices of fp16 several times as fast as those of fp32."""
 
@@ -116,6 +118,14 @@ def computes_bf16(device: torch.device) -> bool | None:
             return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         return None
     return False
+
+
+def is_shortage(problem: BaseException) -> bool:
+    """Whether an error means that memory ran out."""
+    # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one.
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _SHORTAGES)
 
 
 _RUNS: list[int] = []

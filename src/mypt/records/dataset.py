@@ -100,7 +100,7 @@ def read_dataset_manifest(directory: Path) -> DatasetManifest:
     """
     path = directory / DATASET_FILE
     if not path.is_file():
-        unfinished = directory.with_name(f"{directory.name}.partial")
+        unfinished = directory.parent / f"{directory.name}.partial"
         raise DataError(
             f"{directory}: no {DATASET_FILE} here, so this is not a (finished) dataset",
             hint=f"{unfinished} is its beginning: the mypt prepare-dataset command that made it goes on with it."

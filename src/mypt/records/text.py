@@ -8,6 +8,7 @@ from mypt.records.base import Record
 
 EncodingErrors = Literal["strict", "replace"]
 TextFormat = Literal["auto", "txt", "jsonl", "csv", "parquet"]
+Unknown = Literal["error", "skip"]
 Normalization = Literal["nfc", "nfkc", "lowercase", "spaces"]
 
 

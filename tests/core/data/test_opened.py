@@ -95,3 +95,10 @@ def test_a_dataset_of_another_tokenizer_than_the_models_is_refused(data: Path) -
         open_dataset(data, ByteSpec())
     with pytest.raises(DataError, match="'char'"):
         open_dataset(data, CharSpec(chars=("a", "b")))
+
+
+def test_a_folder_without_a_name_is_no_dataset_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), Path("/")):
+        with pytest.raises(DataError, match=r"no dataset\.json here"):
+            open_dataset(path)

@@ -85,7 +85,7 @@ def test_the_loss_is_the_mean_over_what_is_to_be_predicted(model: GPT) -> None:
     ends = torch.tensor([4, 7])
     targets[:, ends] = -100
     with torch.no_grad():
-        losses = model.losses(ids(1), targets, DOCUMENTS).view(3, 12)
+        losses = model.scores(ids(1), targets, DOCUMENTS).losses_N.view(3, 12)
         logits = model(ids(1), documents_BT=DOCUMENTS).double().log_softmax(-1)
         loss = model.loss(ids(1), targets, DOCUMENTS)
     counted = targets >= 0

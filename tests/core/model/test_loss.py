@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model import loss
-from mypt.core.model.loss import logits_to_gradient, mean_loss, token_losses
+from mypt.core.model.loss import logits_to_gradient, mean_loss, token_scores
 from mypt.records import memory
 
 WIDTH, VOCABULARY = 5, 11
@@ -71,9 +71,17 @@ def test_loss_and_gradients_equal_the_plain_ones(rows: int, biased: bool, share_
 
 @settings(deadline=None)
 @given(rows=st.integers(1, 20), biased=st.booleans())
-def test_losses_of_tokens_equal_the_plain_ones(rows: int, biased: bool) -> None:
+def test_scores_of_tokens_equal_the_plain_ones(rows: int, biased: bool) -> None:
     head = make_head(rows, biased=biased, share_left_out=0.3)
-    torch.testing.assert_close(token_losses(*head), plain_loss(head).detach(), rtol=1e-12, atol=1e-12)
+    scores = token_scores(*head)
+    torch.testing.assert_close(scores.losses_N, plain_loss(head).detach(), rtol=1e-12, atol=1e-12)
+    likeliest = F.linear(head.hidden, head.weight, head.bias).argmax(1)
+    assert torch.equal(scores.hits_N, likeliest == head.targets)
+
+
+def test_of_equal_logits_the_first_is_the_likeliest() -> None:
+    targets = torch.tensor([0, 1, -100])
+    assert token_scores(torch.ones(3, 2), torch.zeros(4, 2), None, targets).hits_N.tolist() == [True, False, False]
 
 
 def test_losses_of_pieces_add_up_to_the_loss_of_the_whole() -> None:

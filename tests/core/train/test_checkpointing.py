@@ -61,7 +61,7 @@ def test_an_evaluation_passes_every_block_once(tiny_run: RunConfig) -> None:
     calls = list[int]()
     model.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
     ids = torch.zeros(1, 8, dtype=torch.long)
-    model.losses(ids, ids)
+    model.scores(ids, ids)
     assert len(calls) == 1
     model.train().loss(ids, ids).backward()
     assert len(calls) == 3, "forward, and anew for the gradients"

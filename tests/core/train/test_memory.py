@@ -14,6 +14,7 @@ from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.device import choose_device
 from mypt.core.limits import memory_limit_bytes
 from mypt.core.model.gpt import GPT
+from mypt.core.model.loss import TokenScores
 from mypt.core.train import memory
 from mypt.core.train.memory import fitting_sequences, memory_shortage, predicted_bytes
 from mypt.core.train.optimizer import build_optimizer
@@ -122,16 +123,16 @@ def test_when_not_even_one_fits_the_run_ends_with_exit_5_after_saving(
 def test_an_evaluation_that_does_not_fit_takes_half_as_many_too(
     tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = GPT.losses
+    sound = GPT.scores
 
-    def losses(self: GPT, ids_BT: Tensor, *rest: Any) -> Tensor:
+    def scores(self: GPT, ids_BT: Tensor, *rest: Any) -> TokenScores:
         if not self.training and len(ids_BT) > 1:
             raise torch.OutOfMemoryError
         return sound(self, ids_BT, *rest)
 
     whole, halved = ModelDirectory(tmp_path, "whole"), ModelDirectory(tmp_path, "halved")
     run(tiny_run, whole, max_iters=4, eval_interval=4)
-    monkeypatch.setattr(GPT, "losses", losses)
+    monkeypatch.setattr(GPT, "scores", scores)
     events = run(tiny_run, halved, max_iters=4, eval_interval=4)
     assert sum("4 per step as before" in getattr(event, "message", "") for event in events) == 2
     vals = [directory.states()[0].training().val_loss for directory in (whole, halved)]

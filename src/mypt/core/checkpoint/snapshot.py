@@ -100,6 +100,11 @@ class Snapshot:
             raise CheckpointError(f"{state.path}: {STATE_FILE} belongs to step {snapshot.training.step}")
         return snapshot
 
+    @property
+    def name(self) -> str:
+        """What the model is called: its folder, which may have been renamed since it was trained."""
+        return self.state.path.parent.name
+
     def load(self, device: torch.device) -> GPT:
         """Build the model with these weights."""
         return load_weights(self.config, self.state.path / MODEL_FILE, device)

@@ -134,6 +134,10 @@ class FixedWindows:
         starts_B = self._starts[first : first + count]
         return _batch(self._stream, starts_B, self._block_size, documents=self._documents)
 
+    def passed_over(self, first: int) -> int:  # noqa: ARG002 - other windows' depends on it
+        """How many first positions of all windows from `first` on have no target: each may have one."""
+        return 0
+
 
 def _batch(stream: TokenStream, starts_B: NDArray[np.int64], block_size: int, *, documents: bool) -> Batch:
     windows = stream.gather(starts_B, block_size + 1)

@@ -23,10 +23,11 @@ from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.char import char_spec_of
 from mypt.core.tokens.find import find_tokenizer
 from mypt.errors import UsageError
-from mypt.events import Event, Noted, TextRead
+from mypt.events import Event, Noted, TextRead, Warned
 from mypt.records.dataset import Split
 from mypt.records.plan import STDIN, SourceFile
 from mypt.records.run import DataConfig
+from mypt.records.text import Unknown
 from mypt.records.tokenizer import TokenizerSpec
 
 # Memory grows in blocks of this many tokens: no reallocation, at most one block to spare.
@@ -34,8 +35,10 @@ _BLOCK_TOKENS = 2**22
 _TOLD_EVERY_S = 0.2
 
 
-def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generator[Event, None, Corpus]:
-    """Read and encode all text, telling progress.
+def read_into_memory(
+    config: DataConfig, spec: TokenizerSpec | None, unknown: Unknown | None = None
+) -> Generator[Event, None, Corpus]:
+    """Read and encode all text, telling progress. Arguments as of `read_corpus`.
 
     Raises:
         DataError: when the text is unfit.
@@ -52,7 +55,7 @@ def read_into_memory(config: DataConfig, spec: TokenizerSpec | None) -> Generato
     dtype = id_dtype(tokenizer.vocab_size)
     memory: dict[Split, TokenBuffer] = {split: TokenBuffer(dtype) for split in SPLITS}
     try:
-        yield from _fill(memory, config, sources, tokenizer)
+        yield from _fill(memory, config, sources, tokenizer, unknown)
     except MemoryError:
         raise too_long(sum(buffer.tokens for buffer in memory.values()), "and no memory is left") from None
     totals = {split: memory[split].tokens for split in SPLITS}
@@ -82,23 +85,32 @@ def _spec_for(config: DataConfig, sources: Sequence[SourceFile]) -> TokenizerSpe
 
 
 def _fill(
-    memory: dict[Split, "TokenBuffer"], config: DataConfig, sources: Sequence[SourceFile], tokenizer: Tokenizer
-) -> Generator[TextRead]:
+    memory: dict[Split, "TokenBuffer"],
+    config: DataConfig,
+    sources: Sequence[SourceFile],
+    tokenizer: Tokenizer,
+    unknown: Unknown | None,
+) -> Generator[Event]:
     started_s = told_s = time.monotonic()
     total_bytes = sum(source.size_bytes for source in sources)
-    tally = Tally()
+    tally, known_bytes = Tally(), 0
 
     def told() -> TextRead:
         tokens = sum(buffer.tokens for buffer in memory.values())
         return TextRead(min(tally.read_bytes, total_bytes), total_bytes, tokens, time.monotonic() - started_s)
 
     for unit in cut_units(sources, unit_bytes_for(sources)):
-        for chunk in encode_documents(read_documents(unit, sources, config.text(), tally), tokenizer):
+        for chunk in encode_documents(read_documents(unit, sources, config.text(), tally), tokenizer, unknown):
+            if unknown == "skip":
+                known_bytes += int(tokenizer.bytes_per_id[chunk.ids].sum())
             memory[chunk.split].append(chunk)
             if time.monotonic() - told_s >= _TOLD_EVERY_S:
                 told_s = time.monotonic()
                 yield told()
     yield told()
+    if unknown == "skip" and known_bytes < tally.text_bytes:
+        left_out = f"{tally.text_bytes - known_bytes:,} of {tally.text_bytes:,} bytes"
+        yield Warned(f"characters that the vocabulary does not hold are left out: {left_out}")
 
 
 def _fingerprint(train: Sequence[MemoryShard], val: Sequence[MemoryShard]) -> str:

@@ -178,6 +178,10 @@ class TokenStream:
             documents[row] = np.cumsum(begins) - begins[0]
         return documents
 
+    def followed_by(self, other: "TokenStream") -> "TokenStream":
+        """Both streams in a row, as one source."""
+        return TokenStream([*self.shards, *other.shards], vocab_size=self._vocab_size, files=self._files)
+
     def require_documents(self) -> None:
         """Make sure that every shard tells where its documents end.
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mypt.core.data.text.documents import Piece
-from mypt.core.tokens.base import Ids, Tokenizer, id_dtype
+from mypt.core.tokens.base import Ids, Tokenizer, batch_of, id_dtype
 from mypt.errors import DataError
 from mypt.records.dataset import Split
+from mypt.records.text import Unknown
 
 _BATCH_CHARS = 2**19
 _BATCH_PIECES = 2**12
@@ -30,14 +31,19 @@ class Chunk:
     """Where the first id of each file stands, in order."""
 
 
-def encode_documents(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
+def encode_documents(pieces: Iterator[Piece], tokenizer: Tokenizer, unknown: Unknown | None = None) -> Iterator[Chunk]:
     """Encode pieces in order, with end-of-text after every document.
+
+    Args:
+        pieces: the text.
+        tokenizer: makes the ids.
+        unknown: what is done with characters it does not know; None where nothing can be done.
 
     Raises:
         DataError: for characters the tokenizer does not know, naming the file.
     """
     for batch in _batches(pieces):
-        yield from _encode(batch, tokenizer)
+        yield from _encode(batch, tokenizer, unknown)
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
@@ -54,8 +60,8 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _encode(batch: list[Piece], tokenizer: Tokenizer) -> Iterator[Chunk]:
-    ids, lengths = _ids_of(batch, tokenizer)
+def _encode(batch: list[Piece], tokenizer: Tokenizer, unknown: Unknown | None) -> Iterator[Chunk]:
+    ids, lengths = _ids_of(batch, tokenizer, unknown)
     ends = np.array([piece.end is not None for piece in batch])
     if tokenizer.end_of_text_id is not None and ends.any():
         after = np.cumsum(lengths)[ends]
@@ -78,7 +84,9 @@ def _files_of(batch: list[Piece], firsts: NDArray[np.int64]) -> tuple[tuple[int,
     return tuple((first, name) for name, first in files.items())
 
 
-def _ids_of(batch: list[Piece], tokenizer: Tokenizer) -> tuple[Ids, NDArray[np.int64]]:
+def _ids_of(batch: list[Piece], tokenizer: Tokenizer, unknown: Unknown | None) -> tuple[Ids, NDArray[np.int64]]:
+    if unknown == "skip":
+        return batch_of([tokenizer.encode_known(piece.text) for piece in batch], id_dtype(tokenizer.vocab_size))
     try:
         return tokenizer.encode_batch([piece.text for piece in batch])
     except DataError:
@@ -87,5 +95,7 @@ def _ids_of(batch: list[Piece], tokenizer: Tokenizer) -> tuple[Ids, NDArray[np.i
                 tokenizer.encode(piece.text)
             except DataError as problem:
                 hint = "The model keeps the tokenizer it was made with; train a new one."
+                if unknown == "error":
+                    hint = "Leave such characters out: --unknown skip"
                 raise DataError(f"{piece.source}: {problem.message}", hint=hint) from None
         raise

@@ -1,1 +1,1 @@
-"""Model and fixed windows -> loss and bits per byte."""
+"""Model and windows of text -> loss, bits per byte and accuracy."""

@@ -1,23 +1,37 @@
-"""The validation loss: exact and repeatable over a fixed set of windows."""
+"""The one place where tokens are scored: for training's evaluations and for `mypt evaluate`."""
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mypt.core.data.batches import NO_TARGET, Batch, FixedWindows
+from mypt.core.data.batches import NO_TARGET, Batch
 from mypt.core.device import Device
-from mypt.core.evaluate.score import Score
+from mypt.core.evaluate.score import Score, Totals
 from mypt.core.model.gpt import GPT
 
 
-@torch.no_grad()
+class Windows(Protocol):
+    """Windows of tokens in a fixed order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Give windows first .. first + count - 1 (fewer at the end)."""
+        ...
+
+    def passed_over(self, first: int) -> int:
+        """How many first positions of all windows from `first` on have no target."""
+        ...
+
+
 def score(
     model: GPT,
-    windows: FixedWindows,
+    windows: Windows,
     batch_size: int,
     device: Device,
     bytes_per_id: NDArray[np.int64],
@@ -27,28 +41,47 @@ def score(
 
     Args:
         model: left in the mode it came in.
-        windows: the fixed windows.
+        windows: what to score.
         batch_size: windows at a time.
         device: where to compute.
         bytes_per_id: UTF-8 bytes of each id, shape (V,).
         between: called before every batch; what it raises ends the work.
     """
+    totals = Totals()
+    for totals in running_totals(model, windows, batch_size, device, bytes_per_id, between):  # noqa: B007 - the last
+        pass
+    return Score(loss=totals.loss, bits_per_byte=totals.bits_per_byte)
+
+
+@torch.no_grad()
+def running_totals(
+    model: GPT,
+    windows: Windows,
+    batch_size: int,
+    device: Device,
+    bytes_per_id: NDArray[np.int64],
+    between: Callable[[], None] = lambda: None,
+) -> Generator[Totals]:
+    """Score all windows; after every batch give the sums so far. Arguments as of `score`."""
     was_training = model.training
     model.eval()
-    total_nats, tokens, text_bytes = 0.0, 0, 0
+    totals = Totals()
     try:
         for first in range(0, len(windows), batch_size):
             between()
             batch = windows.batch(first, batch_size)
-            losses = model.losses(*to_device(host_tensors(batch, device), device))
-            # Summed in double precision: the order of the batches leaves no trace.
-            total_nats += float(losses.cpu().double().sum())
+            scores = model.scores(*to_device(host_tensors(batch, device), device), windows.passed_over(first))
             predicted = batch.targets_BT[batch.targets_BT != NO_TARGET]
-            tokens += predicted.size
-            text_bytes += int(bytes_per_id[predicted].sum())
+            totals += Totals(
+                # Summed in double precision: the order of the batches leaves no trace.
+                nats=float(scores.losses_N.cpu().double().sum()),
+                hits=int(scores.hits_N.sum()),
+                tokens=predicted.size,
+                text_bytes=int(bytes_per_id[predicted].sum()),
+            )
+            yield totals
     finally:
         model.train(was_training)
-    return Score(loss=total_nats / max(tokens, 1), bits_per_byte=total_nats / math.log(2) / max(text_bytes, 1))
 
 
 class Tensors(NamedTuple):

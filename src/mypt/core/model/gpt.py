@@ -15,7 +15,7 @@ from mypt.core.model.attention import Mask, MaskMaker, attention_mask
 from mypt.core.model.cache import CacheRows
 from mypt.core.model.initial import initialize
 from mypt.core.model.layers import Block, build_norm
-from mypt.core.model.loss import ToGradient, logits_to_gradient, mean_loss, token_losses
+from mypt.core.model.loss import ToGradient, TokenScores, logits_to_gradient, mean_loss, token_scores
 from mypt.core.model.rotary import Rotation, rotation_at
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
@@ -80,10 +80,19 @@ class GPT(nn.Module):
         """The output head, shape (B, T, V)."""
         return F.linear(hidden_BTC, *self._head())
 
-    def losses(self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
-        """Cross-entropy in nats of every position, 0 where the target is negative; shape (B x T,), no gradients."""
-        hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)
-        return token_losses(hidden_BTC.flatten(0, 1), *self._head(), targets_BT.flatten())
+    def scores(
+        self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None, passed_over: int = 0
+    ) -> TokenScores:
+        """Loss of every position, and whether its target is the likeliest token; shapes (B x T,), no gradients.
+
+        Args:
+            ids_BT: token ids.
+            targets_BT: the next ones, negative where nothing is to be predicted.
+            documents_BT: as in `forward`.
+            passed_over: so many first positions are seen and not scored; T is less by so many in what is given back.
+        """
+        hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)[:, passed_over:]
+        return token_scores(hidden_BTC.flatten(0, 1), *self._head(), targets_BT[:, passed_over:].flatten())
 
     def loss(
         self,

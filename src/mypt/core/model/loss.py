@@ -9,7 +9,7 @@ Letters: N rows (batch x time), R rows at once, C width, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,14 +24,26 @@ _SCORES_AT_ONCE = 2**22
 """Of these many numbers the passes over them find most in the processor's cache."""
 
 
+class TokenScores(NamedTuple):
+    """How each row's target was predicted."""
+
+    losses_N: Tensor
+    """Cross-entropy in nats, in fp32; 0 where the target is negative."""
+    hits_N: Tensor
+    """Whether the target has the largest logit, and of equal ones the first; False where it is negative."""
+
+
 @torch.no_grad()
-def token_losses(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
-    """Cross-entropy in nats of every row, 0 where the target is negative; shape (N,), in fp32. Without gradients."""
+def token_scores(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> TokenScores:
+    """Score the targets of all rows, without gradients."""
     # Few at once on any device: there are no large products to be formed of them.
-    rows = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=False)
-    logits = _logits(hidden_NC, weight_VC, bias_V, rows)
-    losses = [_exponentials(part_RV, targets_N[rows])[0] for rows, part_RV in _scored(logits)]
-    return torch.cat(losses)
+    size = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=False)
+    losses: list[Tensor] = []
+    hits: list[Tensor] = []
+    for rows, part_RV in _scored(_logits(hidden_NC, weight_VC, bias_V, size)):
+        hits.append(part_RV.argmax(1) == targets_N[rows])
+        losses.append(_exponentials(part_RV, targets_N[rows])[0])  # overwrites the logits
+    return TokenScores(torch.cat(losses), torch.cat(hits))
 
 
 def mean_loss(

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mypt.core.data.corpus import Corpus
-from mypt.core.device import Device
-from mypt.core.train.memory import is_shortage
+from mypt.core.device import Device, is_shortage
 from mypt.core.train.pace import on_a_copy, seconds_of_best_step
 from mypt.core.train.session import ARITHMETIC, Session
 from mypt.core.train.start import Origin, is_to_compile

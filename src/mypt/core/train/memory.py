@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from mypt.core.device import Device
+from mypt.core.device import Device, is_shortage
 from mypt.core.limits import memory_limit_bytes
 from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
@@ -26,16 +26,6 @@ _FILLED = 0.8
 peak, and another tenth is for the text, and for the system and its page cache."""
 _MOST_TOKENS_ON_CPU = 4096
 """By then a step takes a quarter of the processor's time that it takes with 512; 8,192 showed no clear gain more."""
-# The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.
-_WORDS = ("can't allocate", "bad_alloc", "out of memory", "cannot allocate memory", "alloc_failed")
-
-
-def is_shortage(problem: BaseException) -> bool:
-    """Whether an error means that memory ran out."""
-    # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one.
-    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _WORDS)
 
 
 def device_limit_bytes(device: Device) -> int | None:

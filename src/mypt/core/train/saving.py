@@ -16,8 +16,7 @@ from torch import Tensor
 
 from mypt.core.checkpoint.snapshot import Contents
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.device import Device
-from mypt.core.train.memory import is_shortage
+from mypt.core.device import Device, is_shortage
 from mypt.core.train.metrics import MetricsLog
 from mypt.errors import CheckpointError
 from mypt.events import Event, Saved, Warned

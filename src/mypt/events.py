@@ -286,6 +286,18 @@ class Generated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Quantized(Event):
+    """The weights of a model were stored in 8 bits, as a model of their own."""
+
+    event = "quantized"
+    source: str
+    target: str
+    step: int
+    source_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Converted(Event):
     """One legacy checkpoint was (or, in a dry run, would be) converted."""
 

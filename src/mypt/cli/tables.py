@@ -35,7 +35,8 @@ def show_model(report: ModelReport) -> None:
     console = data_console()
     grid = _grid()
     grid.add_row(report.kind, Text.assemble((report.name, "bold"), f"  ({report.path})"))
-    grid.add_row("parameters", f"{report.parameters:,}  ({human_count(report.parameters)})")
+    in_int8 = ", in int8: to generate with" if report.weights == "int8" else ""
+    grid.add_row("parameters", f"{report.parameters:,}  ({human_count(report.parameters)}){in_int8}")
     grid.add_row("architecture", _architecture(report.config))
     grid.add_row("tokenizer", f"{report.tokenizer}, {report.vocab_size:,} ids")
     of_total = f" of {report.run.training.max_iters:,}" if report.run else ""

@@ -14,6 +14,7 @@ from mypt.errors import UsageError
 
 Kind = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
+NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _MOST_DIGITS = 4
 # The words of torch's CPU allocator, C++, oneDNN and cuBLAS for the same thing.

@@ -51,6 +51,7 @@ class ModelReport(Record, frozen=True):
     name: str
     path: str
     parameters: int
+    weights: Literal["fp32", "int8"] = Field("fp32", description="int8 is for generation, and not for training.")
     step: int
     tokens_seen: int
     tokenizer: str

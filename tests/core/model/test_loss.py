@@ -73,15 +73,20 @@ def test_loss_and_gradients_equal_the_plain_ones(rows: int, biased: bool, share_
 @given(rows=st.integers(1, 20), biased=st.booleans())
 def test_scores_of_tokens_equal_the_plain_ones(rows: int, biased: bool) -> None:
     head = make_head(rows, biased=biased, share_left_out=0.3)
-    scores = token_scores(*head)
+
+    def to_logits(hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden, head.weight, head.bias)
+
+    scores = token_scores(head.hidden, to_logits, VOCABULARY, head.targets)
     torch.testing.assert_close(scores.losses_N, plain_loss(head).detach(), rtol=1e-12, atol=1e-12)
-    likeliest = F.linear(head.hidden, head.weight, head.bias).argmax(1)
+    likeliest = to_logits(head.hidden).argmax(1)
     assert torch.equal(scores.hits_N, likeliest == head.targets)
 
 
 def test_of_equal_logits_the_first_is_the_likeliest() -> None:
     targets = torch.tensor([0, 1, -100])
-    assert token_scores(torch.ones(3, 2), torch.zeros(4, 2), None, targets).hits_N.tolist() == [True, False, False]
+    scores = token_scores(torch.ones(3, 2), lambda hidden: hidden.new_zeros(len(hidden), 4), 4, targets)
+    assert scores.hits_N.tolist() == [True, False, False]
 
 
 def test_losses_of_pieces_add_up_to_the_loss_of_the_whole() -> None:

@@ -10,11 +10,10 @@ from statistics import median
 import torch
 
 from mypt import __version__
-from mypt.core.device import Device, computes_bf16
+from mypt.core.device import NARROW, Device, computes_bf16
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
 from mypt.core.train.memory import step_memory
 from mypt.core.train.start import run_device
-from mypt.core.train.working import NARROW
 from mypt.events import result_of
 from mypt.records.bench import Job, MachineFacts, Survey
 from mypt.records.model import ModelConfig

@@ -49,6 +49,7 @@ def _report(directory: ModelDirectory, state: State, entries: Iterable[StateEntr
         name=directory.name,
         path=str(state.path),
         parameters=state.parameters(),
+        weights="int8" if state.is_int8() else "fp32",
         step=training.step,
         tokens_seen=training.samples_seen * state.config().block_size,
         tokenizer=spec.kind,

@@ -106,8 +106,8 @@ class Snapshot:
         return self.state.path.parent.name
 
     def load(self, device: torch.device) -> GPT:
-        """Build the model with these weights."""
-        return load_weights(self.config, self.state.path / MODEL_FILE, device)
+        """Build the model with these weights, to be used as it is."""
+        return load_weights(self.config, self.state.path / MODEL_FILE, device, trains=False).eval()
 
 
 def open_snapshot(directory: ModelDirectory, warn: Callable[[str], None]) -> Snapshot:

@@ -62,8 +62,13 @@ class State:
         return TrainingState.read(self.path / STATE_FILE, error=CheckpointError)
 
     def parameters(self) -> int:
-        """Exact number of weights, from the header of the weight file."""
-        return sum(tensor.elements for tensor in read_header(self.path / MODEL_FILE).values())
+        """Exact number of weights, from the header of the weight file; scales of int8 are none."""
+        tensors = read_header(self.path / MODEL_FILE).items()
+        return sum(tensor.elements for name, tensor in tensors if not name.endswith(".scale"))
+
+    def is_int8(self) -> bool:
+        """Whether the weights are in 8 bits: for generation, not for training."""
+        return any(tensor.dtype == "I8" for tensor in read_header(self.path / MODEL_FILE).values())
 
     def manifest(self) -> CheckpointManifest:
         """The manifest, checked against its own checksum and the directory's name.

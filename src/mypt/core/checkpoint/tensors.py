@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mypt.core.model.gpt import GPT
+from mypt.core.model.int8 import make_room
 from mypt.errors import CheckpointError, DivergedError
 from mypt.records.model import ModelConfig
 
@@ -93,26 +94,39 @@ def is_finite(tensor: Tensor) -> bool:
     return all(math.isfinite(end.item()) for end in tensor.aminmax())
 
 
-def load_weights(config: ModelConfig, path: Path, device: torch.device) -> GPT:
-    """Build a model with the weights of a file.
+def load_weights(config: ModelConfig, path: Path, device: torch.device, *, trains: bool = True) -> GPT:
+    """Build a model with the weights of a file; `trains` as of `build_with`.
 
     Raises:
-        CheckpointError: when the file does not hold this architecture, in finite fp32.
+        CheckpointError: when the file does not hold this architecture, in finite fp32 or in int8.
     """
-    return build_with(config, load_tensors(path, device), path)
+    return build_with(config, load_tensors(path, device), path, trains=trains)
 
 
-def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path) -> GPT:
+def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path, *, trains: bool = True) -> GPT:
     """Build a model around tensors that are there already; none are made anew.
 
+    Args:
+        config: the architecture.
+        weights: by name.
+        path: their file.
+        trains: whether the model is to be trained: then int8 is refused.
+
     Raises:
-        CheckpointError: naming `path`, when they are not this architecture's, in finite fp32.
+        CheckpointError: naming `path`, when they are not this architecture's, in finite fp32 or in int8.
     """
+    is_int8 = any(tensor.dtype == torch.int8 for tensor in weights.values())
+    if is_int8 and trains:
+        raise CheckpointError(
+            f"{path}: holds weights in int8, which cannot be trained", hint="Train the model they were made of."
+        )
     with torch.device("meta"), _WithoutFirstWeights():
         model = GPT(config)
-    _require_fit(path, weights, {name: tensor.shape for name, tensor in model.state_dict().items()})
+        if is_int8:
+            make_room(model)
+    _require_fit(path, weights, model.state_dict())
     model.load_state_dict(weights, strict=True, assign=True)
-    return model.requires_grad_()
+    return model.requires_grad_(trains)
 
 
 class _WithoutFirstWeights(TorchFunctionMode):
@@ -153,29 +167,28 @@ def load_moments(memory: Memory, names: Mapping[Tensor, str], path: Path) -> Non
         CheckpointError: when the file belongs to another model, or to another optimizer.
     """
     saved = load_tensors(path, torch.device("cpu"))
-    shapes = {
-        f"{names[parameter]}/{key}": value.shape for parameter, kept in memory.items() for key, value in kept.items()
-    }
-    _require_fit(path, saved, shapes)
+    wanted = {f"{names[parameter]}/{key}": value for parameter, kept in memory.items() for key, value in kept.items()}
+    _require_fit(path, saved, wanted)
     for parameter, kept in memory.items():
         # Where the optimizer's kernels want it: also a step count is on a device.
         kept.update({key: saved[f"{names[parameter]}/{key}"].to(value.device) for key, value in kept.items()})
 
 
-def _require_fit(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-    """Refuse what a training of this architecture never writes.
+def _require_fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse what is never written for this architecture.
 
     Raises:
-        CheckpointError: for other names or shapes, another type than fp32, NaN and infinity.
+        CheckpointError: for other names, shapes or types than wanted, NaN and infinity.
     """
-    for name in sorted(tensors.keys() ^ shapes.keys()):
+    for name in sorted(tensors.keys() ^ wanted.keys()):
         what = f"holds {name}, which the model does not have" if name in tensors else f"lacks {name}"
         raise CheckpointError(f"{path}: does not fit the architecture: {what}")
     for name, tensor in tensors.items():
-        if tensor.shape != shapes[name]:
-            told = f"{name} has the shape {tuple(tensor.shape)}, the model needs {tuple(shapes[name])}"
+        if tensor.shape != wanted[name].shape:
+            told = f"{name} has the shape {tuple(tensor.shape)}, the model needs {tuple(wanted[name].shape)}"
             raise CheckpointError(f"{path}: does not fit the architecture: {told}")
-        if tensor.dtype != torch.float32:
-            raise CheckpointError(f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not float32")
+        if tensor.dtype != wanted[name].dtype:
+            found, needed = (str(each.dtype).removeprefix("torch.") for each in (tensor, wanted[name]))
+            raise CheckpointError(f"{path}: {name} is {found}, not {needed}")
         if not is_finite(tensor):
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite")

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.device import Device, choose_device
+from mypt.core.device import NARROW, Device, Precision, choose_device
 from mypt.core.generate.stream import generate
+from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
+from mypt.core.model.int8 import quantize
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
+from mypt.errors import UsageError
 from mypt.events import Event, Generated
 from mypt.records.sampling import SamplingConfig
 
@@ -42,14 +45,37 @@ class LoadedModel:
         return next(event.text for event in self.stream(prompt, config) if isinstance(event, Generated))
 
 
-def load_model(directory: ModelDirectory, device_name: str, warn: Callable[[str], None]) -> LoadedModel:
+def load_model(
+    directory: ModelDirectory,
+    device_name: str,
+    warn: Callable[[str], None],
+    *,
+    precision: Precision = "fp32",
+    int8: bool = False,
+) -> LoadedModel:
     """Load the newest whole state of a model.
+
+    Args:
+        directory: the model.
+        device_name: as of `choose_device`.
+        warn: told about states that are broken.
+        precision: of weights, activations and cache; fp32 where weights are in int8.
+        int8: round the weights to 8 bits, if they are not yet.
 
     Raises:
         CheckpointError: when there is none.
-        UsageError: for a device this machine does not have.
+        UsageError: for a device this machine does not have, or a precision that int8 does not go with.
         DataError: when the tokenizer's table cannot be found.
     """
-    device = choose_device(device_name, "fp32")
+    device = choose_device(device_name, precision)
+    if device.kind == "cpu":
+        keep_freed_memory()
     snapshot, model = read_newest(directory, lambda newest: (newest, newest.load(device.torch)), warn)
-    return LoadedModel(snapshot, model.eval(), build_tokenizer(snapshot.tokenizer), device)
+    is_int8 = snapshot.state.is_int8()
+    if (int8 or is_int8) and precision != "fp32":
+        raise UsageError(f"precision {precision}: not with weights in int8", hint="Leave --precision out.")
+    if int8 and not is_int8:
+        quantize(model)
+    elif precision != "fp32":
+        model.to(NARROW[precision])
+    return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), device)

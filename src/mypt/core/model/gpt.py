@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from mypt.core.model.attention import Mask, MaskMaker, attention_mask
 from mypt.core.model.cache import CacheRows
 from mypt.core.model.initial import initialize
+from mypt.core.model.int8 import Int8Embedding, Int8Linear
 from mypt.core.model.layers import Block, build_norm
-from mypt.core.model.loss import ToGradient, TokenScores, logits_to_gradient, mean_loss, token_scores
+from mypt.core.model.loss import Head, ToGradient, TokenScores, logits_to_gradient, mean_loss, token_scores
 from mypt.core.model.rotary import Rotation, rotation_at
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
@@ -78,7 +79,7 @@ class GPT(nn.Module):
 
     def logits(self, hidden_BTC: Tensor) -> Tensor:
         """The output head, shape (B, T, V)."""
-        return F.linear(hidden_BTC, *self._head())
+        return self._to_logits()(hidden_BTC)
 
     def scores(
         self, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None = None, passed_over: int = 0
@@ -92,7 +93,8 @@ class GPT(nn.Module):
             passed_over: so many first positions are seen and not scored; T is less by so many in what is given back.
         """
         hidden_BTC = self.hidden(ids_BT, documents_BT=documents_BT)[:, passed_over:]
-        return token_scores(hidden_BTC.flatten(0, 1), *self._head(), targets_BT[:, passed_over:].flatten())
+        hidden_NC, targets_N = hidden_BTC.flatten(0, 1), targets_BT[:, passed_over:].flatten()
+        return token_scores(hidden_NC, self._to_logits(), self.config.vocab_size, targets_N)
 
     def loss(
         self,
@@ -135,6 +137,15 @@ class GPT(nn.Module):
     def dtype(self) -> torch.dtype:
         """What is computed in from the embeddings on; these may be more precise."""
         return self.final_norm.weight.dtype
+
+    def _to_logits(self) -> Head:
+        """The output head as one function."""
+        if self.head is None and isinstance(self.token_embedding, Int8Embedding):
+            return self.token_embedding.product
+        if isinstance(self.head, Int8Linear):
+            return self.head
+        weight_VC, bias_V = self._head()
+        return lambda hidden_BTC: F.linear(hidden_BTC, weight_VC, bias_V)
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
         """Weight (V, C) and bias (V,) of the output head."""

@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from mypt.records.memory import rows_at_once
 
+Head = Callable[[Tensor], Tensor]
+"""The output head: hidden states -> logits of their own memory."""
 ToGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 """As `logits_to_gradient`: logits of some rows, their targets, and what to divide by; gives their losses."""
 
@@ -34,15 +36,16 @@ class TokenScores(NamedTuple):
 
 
 @torch.no_grad()
-def token_scores(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> TokenScores:
+def token_scores(hidden_NC: Tensor, head: Head, vocab_size: int, targets_N: Tensor) -> TokenScores:
     """Score the targets of all rows, without gradients."""
     # Few at once on any device: there are no large products to be formed of them.
-    size = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=False)
+    size = rows_at_once(len(hidden_NC), vocab_size, hidden_NC.itemsize, on_gpu=False)
     losses: list[Tensor] = []
     hits: list[Tensor] = []
-    for rows, part_RV in _scored(_logits(hidden_NC, weight_VC, bias_V, size)):
-        hits.append(part_RV.argmax(1) == targets_N[rows])
-        losses.append(_exponentials(part_RV, targets_N[rows])[0])  # overwrites the logits
+    for some_RC, some_R in zip(hidden_NC.split(size), targets_N.split(size), strict=True):
+        for rows, part_RV in _scored([(slice(0, len(some_R)), head(some_RC))]):
+            hits.append(part_RV.argmax(1) == some_R[rows])
+            losses.append(_exponentials(part_RV, some_R[rows])[0])  # overwrites the logits
     return TokenScores(torch.cat(losses), torch.cat(hits))
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mypt.core.device import NARROW
 from mypt.core.model.gpt import GPT
-
-NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class WorkingWeights:

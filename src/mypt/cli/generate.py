@@ -96,7 +96,13 @@ def generate(
         list[str] | None,
         option("--stop", help="Texts that end a sample; they are not part of it (repeatable).", panel=_END),
     ] = None,
-    mode: Annotated[str | None, option("--mode", help="basic completes; qa asks and answers.")] = None,
+    mode: Annotated[
+        str | None, option("--mode", help="basic completes; qa asks and answers; chat does so in turns.")
+    ] = None,
+    turn: Annotated[
+        str | None,
+        option("--turn", help="What chat makes of a message, {message}, before the model goes on."),
+    ] = None,
     unknown: Annotated[
         str | None, option("--unknown", help="What to do with unknown characters: error or skip.")
     ] = None,
@@ -139,6 +145,8 @@ def generate(
     loading = LoadingConfig.parse(_fields_of(LoadingConfig, given), where="generate")
     if prompt is not None and prompts is not None:
         raise UsageError("--prompt and --prompts are both given", hint="Give one of them.")
+    if config.mode == "chat" and prompts is not None:
+        raise UsageError("--prompts: not in a chat, which reads what is said from standard input")
     if logprobs is not None and not (json or prompts is not None):
         raise UsageError("--logprobs has nowhere to go", hint="Add --json.")
     texts = [prompt or ""] if prompts is None else _prompts_of(prompts)
@@ -165,7 +173,13 @@ def generate(
         load_s = time.monotonic() - started_s
         if show_info:
             show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)
-        draw_generation(loaded.stream(texts, config), config, look, load_s=load_s)
+        if config.mode != "chat":
+            draw_generation(loaded.stream(texts, config), config, look, load_s=load_s)
+    if config.mode == "chat":  # where Ctrl-C ends an answer, and not the program
+        from mypt.cli.chatting import chat
+        from mypt.core.generate.chat import Conversation
+
+        chat(Conversation(loaded, config, prompt or ""), look, name=directory.name, load_s=load_s)
 
 
 def _fields_of(record: "type[Record]", given: dict[str, Any]) -> dict[str, Any]:

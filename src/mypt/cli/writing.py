@@ -34,7 +34,7 @@ def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look,
             case Warned():
                 prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
             case Generated() if look.as_json:
-                write(_as_json(event, load_s) + "\n")
+                write(as_json_line(event, load_s))
             case SampleStarted() if is_prose:
                 if config.num_samples > 1:
                     prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
@@ -78,7 +78,8 @@ def _show_speed(done: list[Generated], load_s: float, seconds: float) -> None:
     )
 
 
-def _as_json(event: Generated, load_s: float) -> str:
+def as_json_line(event: Generated, load_s: float) -> str:
+    """A sample as one line of JSON."""
     fields = {"schema": 1} | asdict(event) | {"load_s": load_s}
     # What was not asked for is not there.
-    return json.dumps({key: value for key, value in fields.items() if value is not None}, ensure_ascii=False)
+    return json.dumps({key: value for key, value in fields.items() if value is not None}, ensure_ascii=False) + "\n"

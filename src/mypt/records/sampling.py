@@ -8,6 +8,7 @@ from mypt.records.base import Record
 
 QA_PROMPT = "<Question> {prompt} </Question>\n<Answer> "
 QA_STOP = "</Answer>"
+CHAT_STOP = "\n\n"
 
 _OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
@@ -61,7 +62,10 @@ class SamplingConfig(Record, frozen=True):
     num_samples: int = Field(1, ge=1, le=10_000, description="Samples to draw.")
     batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once; it changes no text.")
     stop: tuple[str, ...] = Field((), description="Texts that end a sample; they are not part of it.")
-    mode: Literal["basic", "qa"] = Field("basic", description="basic completes; qa asks and answers.")
+    mode: Literal["basic", "qa", "chat"] = Field(
+        "basic", description="basic completes; qa asks and answers; chat does so in turns."
+    )
+    turn: str = Field("{message}\n", description="What chat makes of a message, {message}, before the model goes on.")
     unknown: Literal["error", "skip"] = Field("error", description="What to do with unknown characters.")
 
     @model_validator(mode="after")
@@ -79,10 +83,20 @@ class SamplingConfig(Record, frozen=True):
             raise ValueError("beam search knows no alternatives of a token (allowed: logprobs = 0)")
         return self
 
+    @model_validator(mode="after")
+    def _chat_is_one_text(self) -> Self:
+        if self.mode == "chat" and self.num_samples > 1:
+            raise ValueError("a chat goes on from one answer (allowed: num_samples = 1)")
+        if "{message}" not in self.turn:
+            raise ValueError("turn has no place for what is said (allowed: texts with {message})")
+        return self
+
     @property
     def stops(self) -> tuple[str, ...]:
-        """All stop texts, the mode's own included."""
-        return (*self.stop, QA_STOP) if self.mode == "qa" else self.stop
+        """All stop texts, the mode's own included: a turn ends at a blank line, if nothing else was said."""
+        if self.mode == "qa":
+            return (*self.stop, QA_STOP)
+        return self.stop or (CHAT_STOP,) if self.mode == "chat" else self.stop
 
     def prompt_for(self, prompt: str) -> str:
         """The text the model sees for a user's prompt."""

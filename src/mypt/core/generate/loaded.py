@@ -1,6 +1,6 @@
 """A trained model ready to write: what `mypt.load` gives and `mypt generate` uses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
@@ -26,7 +26,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     device: Device
 
-    def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Iterator[Event]:
+    def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Generator[Event]:
         """Continue a prompt, or several, event by event."""
         texts = [prompts] if isinstance(prompts, str) else prompts
         return generate(self.model, self.tokenizer, texts, config, self.device)

@@ -7,7 +7,7 @@ its place in the text, so a text is the same whatever is written beside it.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
@@ -25,7 +25,7 @@ from mypt.records.sampling import SamplingConfig
 
 def generate(
     model: GPT, tokenizer: Tokenizer, texts: Sequence[str], config: SamplingConfig, device: Device
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Continue each prompt, num_samples times, telling each piece of text as it becomes certain.
 
     Raises:

@@ -1,0 +1,136 @@
+"""mypt generate --mode chat: a conversation at the terminal, or line by line from a pipe."""
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from mypt.cli.consoles import prose_console, write
+from mypt.cli.writing import Look, as_json_line
+from mypt.durable import write_text
+from mypt.errors import MyptError
+from mypt.events import Event, Generated, Token, Warned
+
+if TYPE_CHECKING:
+    from mypt.core.generate.chat import Conversation
+
+_HELP = """\
+/reset           forget what was said
+/save FILE       write all that was said to a new file
+/set NAME VALUE  change a setting of the answers: /set temperature 0.5; /set alone shows them
+/quit            leave (or Ctrl-D)
+A line that ends in \\ goes on in the next one. Ctrl-C ends an answer. A message may begin with //."""
+
+
+def chat(conversation: "Conversation", look: Look, *, name: str, load_s: float) -> None:
+    """Answer each message until there are no more."""
+    prose = prose_console()
+    if not look.quiet:
+        prose.print(
+            f"{name} completes text: it goes on from what you write, and is no assistant. /help shows the commands.",
+            style="dim",
+            soft_wrap=True,
+        )
+    for message in _messages():
+        try:
+            if message.startswith("/") and not message.startswith("//"):
+                if message.strip() in {"/quit", "/exit"}:
+                    return
+                _command(conversation, message)
+            else:
+                _draw(conversation.say(message.removeprefix("/")), look, load_s)
+        except KeyboardInterrupt:
+            write("" if look.as_json else "\n")
+        except MyptError as problem:
+            prose.print(Text.assemble(("Error: ", "red"), problem.message), soft_wrap=True)
+            if problem.hint:
+                prose.print(f"  {problem.hint}", style="dim", soft_wrap=True)
+
+
+def _messages() -> Iterator[str]:
+    """What the user says: lines, joined where they end in a backslash. Ctrl-C while waiting drops what was begun."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - lines can be edited, and come back with the arrow keys
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    begun: list[str] = []
+    while True:
+        try:
+            line = input("… " if begun else "> ") if is_terminal else _read_line()
+        except EOFError:
+            if is_terminal:
+                write("\n")
+            if begun:
+                yield "\n".join(begun)
+            return
+        except KeyboardInterrupt:
+            begun = []
+            prose_console().print("\n/quit or Ctrl-D leaves", style="dim")
+            continue
+        if line.endswith("\\"):
+            begun.append(line[:-1])
+            continue
+        message = "\n".join([*begun, line])
+        begun = []
+        # Bytes that are no UTF-8 are not told apart.
+        if message := message.encode("utf-8", "surrogateescape").decode("utf-8", "replace"):
+            yield message
+
+
+def _read_line() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
+
+
+def _draw(events: Generator[Event], look: Look, load_s: float) -> None:
+    """Stream one answer; however it ends, its line does."""
+    with closing(events):
+        for event in events:
+            match event:
+                case Warned():
+                    prose_console().print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
+                case Token() if not look.as_json:
+                    write(event.text, raw=look.raw)
+                case Generated():
+                    write(as_json_line(event, load_s) if look.as_json else "\n")
+                case _:
+                    pass
+
+
+def _command(conversation: "Conversation", line: str) -> None:
+    """Do what a line with a slash asks for.
+
+    Raises:
+        MyptError: when that is not possible.
+    """
+    from mypt.errors import UsageError
+
+    prose = prose_console()
+    match line.split(maxsplit=2):
+        case ["/help"]:
+            prose.print(_HELP, soft_wrap=True)
+        case ["/reset"]:
+            conversation.reset()
+            prose.print("forgotten", style="dim")
+        case ["/save", name]:
+            path = Path(name).expanduser()
+            if path.exists():
+                raise UsageError(f"{path}: is there already; nothing was written")
+            try:
+                write_text(path, conversation.history)
+            except OSError as problem:
+                raise UsageError(f"{path}: cannot write it ({problem.strerror or problem})") from None
+            prose.print(f"saved to {path}", style="dim")
+        case ["/set"]:
+            for key, value in conversation.config.model_dump(mode="json").items():
+                prose.print(f"{key} = {value}", soft_wrap=True)
+        case ["/set", name, value]:
+            conversation.set(name, value)
+        case _:
+            raise UsageError(
+                f"{line.split(maxsplit=1)[0]}: not a command, or not complete", hint="/help shows them all."
+            )

@@ -101,8 +101,11 @@ class _Search:
         """Replace the beams by the best of what one more token makes of them."""
         logits_BV = self._decoder.step([[*self._prompt.ids, *beam.new_ids] for beam in self._beams])
         own_BV = logits_BV[:, : self._tokenizer.vocab_size].double().log_softmax(dim=1)
+        allowed_BV = self._penalized(own_BV)
+        for row in torch.isneginf(allowed_BV).all(dim=1).nonzero()[:, 0].tolist():
+            self._ended.append(replace(self._beams[row], stopped_by="no token left"))
         going: list[tuple[int, _Beam]] = []
-        for rank, (logprob, row, token_id) in enumerate(self._likeliest(self._penalized(own_BV))):
+        for rank, (logprob, row, token_id) in enumerate(self._likeliest(allowed_BV)):
             longer = self._longer(self._beams[row], token_id, logprob, own_BV[row, token_id].item(), is_last=is_last)
             if not longer.stopped_by:
                 going.append((row, longer))
@@ -145,7 +148,7 @@ class _Search:
 
     def score(self, beam: _Beam) -> float:
         """What beams are compared by once they have ended."""
-        return beam.logprob / len(beam.logprobs) ** self._config.length_penalty
+        return beam.logprob / max(1, len(beam.logprobs)) ** self._config.length_penalty
 
     def _is_decided(self) -> bool:
         """Whether the best beginning, even with tokens that cost nothing, stays behind all that has ended."""

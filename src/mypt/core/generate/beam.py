@@ -152,7 +152,8 @@ class _Search:
 
     def _is_decided(self) -> bool:
         """Whether the best beginning, even with tokens that cost nothing, stays behind all that has ended."""
-        if len(self._ended) < self._config.beams:
+        is_any_token_a_gain = min(self._config.frequency_penalty, self._config.presence_penalty) < 0
+        if len(self._ended) < self._config.beams or is_any_token_a_gain:
             return False
         is_longer_better = self._config.length_penalty > 0
         length = self._config.max_new_tokens if is_longer_better else len(self._beams[0].logprobs)

@@ -15,6 +15,7 @@ from mypt.records.memory import StepShape
 from mypt.records.model import FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
 from support import stirred
+from twins import gpt2_twin
 
 
 def small(family: FamilyName = "gpt2", **changes: Any) -> ModelConfig:
@@ -88,34 +89,8 @@ def test_no_position_sees_the_future(config: ModelConfig) -> None:
 
 
 def test_the_gpt2_family_computes_what_transformers_gpt2_computes() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = small(bias=True)
-    model = stirred(GPT(config))
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=40, n_positions=12, n_embd=16, n_layer=2, n_head=2, activation_function="gelu_new"
-        )
-    ).eval()
-    names = {
-        "attention_norm": "ln_1",
-        "attention.query_key_value": "attn.c_attn",
-        "attention.output": "attn.c_proj",
-        "mlp_norm": "ln_2",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-        "blocks": "transformer.h",
-        "token_embedding": "transformer.wte",
-        "position_embedding": "transformer.wpe",
-        "final_norm": "transformer.ln_f",
-    }
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        linear = name.endswith(".weight") and any(part in name for part in ("query_key_value", "output", "up", "down"))
-        for ours, other in names.items():
-            name = name.replace(ours, other)  # noqa: PLW2901 - the name is what is being made
-        weights[name] = tensor.t() if linear else tensor  # their Conv1D holds the transpose
-    weights["lm_head.weight"] = weights["transformer.wte.weight"]
-    theirs.load_state_dict(weights)
+    model = stirred(GPT(small(bias=True)))
+    theirs = gpt2_twin(model)
     with torch.no_grad():
         torch.testing.assert_close(model(ids(2, 12)), theirs(ids(2, 12)).logits, rtol=1e-4, atol=1e-5)
 

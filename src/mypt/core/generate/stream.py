@@ -42,7 +42,7 @@ def generate(
 
 def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
     """Tokens of the longest text there can be."""
-    return max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
+    return max((len(prompt.ids) for prompt in prompts), default=0) + config.max_new_tokens
 
 
 def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:

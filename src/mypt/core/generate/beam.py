@@ -121,7 +121,7 @@ class _Search:
     def _likeliest(self, logs_BV: Tensor) -> Iterator[tuple[float, int, int]]:
         """The extensions, likeliest first: logarithm, beam and token of each."""
         sums_BV = logs_BV + torch.tensor([[beam.logprob] for beam in self._beams], dtype=logs_BV.dtype)
-        # Twice as many as there are beams nearly always do: each beam has one end-of-text, but may have many stop texts.
+        # Twice as many as there are beams nearly always do: a beam has one end-of-text, but may have many stop texts.
         sums = sums_BV.flatten()
         best = sums.topk(min(2 * self._config.beams, len(sums)))
         yield from self._places(best.values, best.indices, sums_BV.shape[1])

@@ -18,7 +18,7 @@ from mypt.events import Generated
 from mypt.records.sampling import SamplingConfig
 from twins import gpt2_twin
 
-LENGTH_PENALTIES = [-1.0, -0.3, 0.0, 0.5, 1.0, 2.0]
+LENGTH_PENALTIES = [-1.0, 0.0, 0.5, 1.0, 2.0]
 each_length_penalty = pytest.mark.parametrize("length_penalty", LENGTH_PENALTIES)
 ENDING, ENDLESS = Letters(".abc"), plain_letters("abcd")
 
@@ -95,8 +95,8 @@ def plain_search(gpt: GPT, tokenizer: Tokenizer, prompt: Sequence[int], config: 
 @each_length_penalty
 def test_few_beams_find_what_a_plain_search_to_the_end_finds(length_penalty: float, beams: int) -> None:
     """So to end a search early has cost nothing."""
-    gpt, letters, prompts = a_model(12, block_size=32), Letters(".abcdefghij"), ["", "abc", "jjjjjj", *"abcdefghij"]
-    config = SamplingConfig(beams=beams, length_penalty=length_penalty, max_new_tokens=9, num_samples=beams)
+    gpt, letters, prompts = a_model(12, block_size=32), Letters(".abcdefghij"), ["", "abc", "jjjjjj", "a", "d"]
+    config = SamplingConfig(beams=beams, length_penalty=length_penalty, max_new_tokens=8, num_samples=beams)
     for prompt in prompts:
         found = samples(gpt, letters, [prompt], **config.model_dump())
         require_texts(found, plain_search(gpt, letters, letters.encode(prompt).tolist() or [0], config)[:beams])
@@ -107,7 +107,7 @@ def test_few_beams_find_what_a_plain_search_to_the_end_finds(length_penalty: flo
 def test_however_many_texts_a_stop_ends_as_many_beginnings_go_on(length_penalty: float, stop: tuple[str, ...]) -> None:
     gpt, letters = a_model(11, block_size=32, size=0.2), Letters(".abcdefghij")
     config = SamplingConfig(beams=2, length_penalty=length_penalty, max_new_tokens=8, num_samples=2, stop=stop)
-    for prompt in "abcdefghij":
+    for prompt in "abcde":
         found = samples(gpt, letters, [prompt], **config.model_dump())
         expected = plain_search(gpt, letters, letters.encode(prompt).tolist(), config)[:2]
         require_texts(found, expected)
@@ -145,13 +145,13 @@ def test_penalties_are_part_of_the_score(length_penalty: float, penalties: dict[
     config = SamplingConfig.parse(
         {"beams": 2, "length_penalty": length_penalty, "max_new_tokens": 10, "num_samples": 2} | penalties, where="test"
     )
-    for prompt in map("".join, itertools.product("abcde", repeat=2)):
+    for prompt in map("".join, itertools.product("abc", repeat=2)):
         found = samples(gpt, letters, [prompt], **config.model_dump())
         require_texts(found, plain_search(gpt, letters, letters.encode(prompt).tolist(), config)[:2])
 
 
 @pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("beams", [2, 4, 7])
+@pytest.mark.parametrize("beams", [2, 5])
 @each_length_penalty
 def test_it_finds_what_transformers_finds(length_penalty: float, beams: int, *, ends: bool) -> None:
     letters = Letters(".abcdefghijk") if ends else plain_letters(".abcdefghijk")

@@ -23,7 +23,9 @@ FILTERS = [
     SamplingConfig(temperature=1.0, typical_p=0.5),
     SamplingConfig(temperature=1.2, top_k=300, top_p=0.9, min_p=0.01, typical_p=0.9),
 ]
-each_filter = pytest.mark.parametrize("config", FILTERS, ids=lambda config: str(config.model_dump(exclude_defaults=True)))
+each_filter = pytest.mark.parametrize(
+    "config", FILTERS, ids=lambda config: str(config.model_dump(exclude_defaults=True))
+)
 LOWEST, HIGHEST = 0.0, float(np.nextafter(1, 0))
 
 

@@ -21,9 +21,7 @@ TEMPERATURES = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0, 10.0])
 TOP_K = st.none() | st.integers(1, 45)
 TOP_P = st.none() | st.floats(0.01, 1.0)
 MIN_P = st.none() | st.floats(0.0, 1.0)
-CONFIGS = st.builds(
-    SamplingConfig, temperature=TEMPERATURES, top_k=TOP_K, top_p=TOP_P, min_p=MIN_P, typical_p=TOP_P
-)
+CONFIGS = st.builds(SamplingConfig, temperature=TEMPERATURES, top_k=TOP_K, top_p=TOP_P, min_p=MIN_P, typical_p=TOP_P)
 
 
 class Decided(NamedTuple):

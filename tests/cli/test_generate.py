@@ -1,14 +1,17 @@
 """mypt generate, as a user drives it."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from forking import Forks
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.run import train
-from mypt.records.run import RunConfig
+from mypt.records.run import DataConfig, RunConfig
 from support import Mypt
+from terminals import Terminal
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +91,115 @@ def test_a_model_can_be_found_through_the_environment(mypt: Mypt, directory: Mod
         "generate", "model", "-q", cwd=tmp_path / "elsewhere", env={"MYPT_CHECKPOINTS": str(directory.path.parent)}
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_each_prompt_of_a_file_is_one_line_of_json_in_its_order(mypt: Mypt, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfThe \r\n\r\nthe model\nThe ")
+    run = mypt("generate", "model", "--prompts", "prompts.txt", "-n", "9", "--batch-size", "2", "--num-samples", "2")
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [(each["prompt"], each["prompt_number"], each["sample"]) for each in found] == [
+        (prompt, number, sample) for number, prompt in enumerate(["The ", "the model", "The "]) for sample in (0, 1)
+    ]
+    alone = mypt("generate", "model", "--prompt", "the model", "-n", "9", "--quiet").stdout
+    assert found[2]["text"] + "\n" == alone
+    assert "54 tokens in 6 samples" in run.stderr
+
+
+def test_prompts_can_come_from_stdin_and_as_json_lines(forks: Forks, tmp_path: Path) -> None:
+    source = tmp_path / "some.jsonl"
+    source.write_text('{"prompt": "The\\nmodel"}\n{"id": 7, "prompt": ""}\n')
+    command = ("generate", "model", "--prompts", "-", "-n", "5", "-q")
+    run = forks.run(*command, cwd=tmp_path, stdin=source)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [json.loads(line)["prompt"] for line in run.stdout.splitlines()] == ["The\nmodel", ""]
+    empty = forks.run(*command, cwd=tmp_path)
+    assert empty.returncode == 3
+    assert "standard input: holds no prompts" in empty.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"),
+        (b"\n \n", "holds no prompts"),
+        (b"The\xff", "not UTF-8 (byte 3)"),
+        (b'{"prompt": "The"}\nThe\n', "line 2"),
+        ("The\nΩmega\n".encode(), "prompt 2"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_exit_3(mypt: Mypt, tmp_path: Path, content: bytes | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "prompts.txt").write_bytes(content)
+    refused = mypt("generate", "model", "--prompts", "prompts.txt")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--prompt", "The", "--prompts", "p.txt"), "--prompt and --prompts are both given"),
+        (("--logprobs", "2"), "Add --json"),
+        (("--beams", "2", "--temperature", "0.5"), "leaves nothing to chance"),
+        (("--beams", "2", "--num-samples", "3"), "at most all of them"),
+        (("--length-penalty", "2"), "beams above 1"),
+        (("--beams", "2", "--logprobs", "2", "--json"), "logprobs = 0"),
+        (("--min-p", "2"), "allowed"),
+        (("--typical-p", "0"), "allowed"),
+        (("--no-repeat-ngram", "0"), "allowed"),
+        (("--repetition-penalty", "0"), "allowed"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_exit_2(mypt: Mypt, arguments: tuple[str, ...], told: str) -> None:
+    refused = mypt("generate", "model", *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert told in " ".join(refused.stderr.split())
+
+
+def test_log_probabilities_are_in_the_json(mypt: Mypt) -> None:
+    run = mypt("generate", "model", "-p", "The ", "-n", "6", "--json", "--logprobs", "3", "--temperature", "0")
+    (found,) = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [score["token_id"] for score in found["scores"]] == found["token_ids"]
+    assert "".join(score["text"] for score in found["scores"]) == found["text"]
+    assert [len(likeliest) for likeliest in found["likeliest"]] == [3] * 6
+    assert [likeliest[0] for likeliest in found["likeliest"]] == found["scores"]
+    assert all(0 < math.exp(score["logprob"]) <= 1 for score in found["scores"])
+    assert "score" not in found
+    plain = json.loads(mypt("generate", "model", "--json", "-n", "1").stdout)
+    assert not {"scores", "likeliest", "score"} & set(plain)
+
+
+def test_beams_come_best_first_with_their_scores(mypt: Mypt) -> None:
+    command = ("generate", "model", "-p", "The ", "--beams", "4", "-n", "8")
+    run = mypt(*command, "--num-samples", "3", "--json")
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    assert len({each["text"] for each in found}) == 3
+    assert mypt(*command, "--quiet").stdout == found[0]["text"] + "\n"
+    assert mypt(*command).stdout == "The " + found[0]["text"] + "\n"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_terminal_is_sent_control_characters_only_where_that_is_wanted(
+    forks: Forks, tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path, *, raw: bool
+) -> None:
+    data = DataConfig(input_files=tiny_run.data.input_files, tokenization="byte")
+    list(train(tiny_run.model_copy(update={"data": data}), ModelDirectory(directory.path.parent, "bytes")))
+    command = ("generate", "bytes", "-t", "100", "-n", "400")
+    text = json.loads(forks.run(*command, "--json", cwd=tmp_path).stdout)["text"]
+    acting = {ord(char) for char in text if char < " "} - set(b"\0\t\n\r")
+    assert len(acting) > 2
+    shown = {}
+    for name, more in {"text": ("--quiet",), "prompt": ("--prompt", "\x1b[7mThe")}.items():
+        terminal = Terminal()
+        process = terminal.begin(forks, tmp_path, *command, *more, *(["--raw"] if raw else []))
+        assert forks.wait(process) == 0
+        shown[name] = terminal.all_shown()
+        terminal.close()
+    assert acting & set(shown["text"]) == (acting if raw else set())
+    assert (b"\x1b[7mThe" in shown["prompt"]) == raw
+    assert (rb"\x1b[7mThe" in shown["prompt"]) != raw

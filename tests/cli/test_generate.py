@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from forking import Forks
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.run import train
-from mypt.records.run import DataConfig, RunConfig
+from mypt.records.run import RunConfig
 from support import Mypt
-from terminals import Terminal
 
 
 @pytest.fixture(autouse=True)
@@ -106,18 +104,6 @@ def test_each_prompt_of_a_file_is_one_line_of_json_in_its_order(mypt: Mypt, tmp_
     assert "54 tokens in 6 samples" in run.stderr
 
 
-def test_prompts_can_come_from_stdin_and_as_json_lines(forks: Forks, tmp_path: Path) -> None:
-    source = tmp_path / "some.jsonl"
-    source.write_text('{"prompt": "The\\nmodel"}\n{"id": 7, "prompt": ""}\n')
-    command = ("generate", "model", "--prompts", "-", "-n", "5", "-q")
-    run = forks.run(*command, cwd=tmp_path, stdin=source)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert [json.loads(line)["prompt"] for line in run.stdout.splitlines()] == ["The\nmodel", ""]
-    empty = forks.run(*command, cwd=tmp_path)
-    assert empty.returncode == 3
-    assert "standard input: holds no prompts" in empty.stderr
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -181,25 +167,3 @@ def test_beams_come_best_first_with_their_scores(mypt: Mypt) -> None:
     assert len({each["text"] for each in found}) == 3
     assert mypt(*command, "--quiet").stdout == found[0]["text"] + "\n"
     assert mypt(*command).stdout == "The " + found[0]["text"] + "\n"
-
-
-@pytest.mark.parametrize("raw", [False, True])
-def test_a_terminal_is_sent_control_characters_only_where_that_is_wanted(
-    forks: Forks, tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path, *, raw: bool
-) -> None:
-    data = DataConfig(input_files=tiny_run.data.input_files, tokenization="byte")
-    list(train(tiny_run.model_copy(update={"data": data}), ModelDirectory(directory.path.parent, "bytes")))
-    command = ("generate", "bytes", "-t", "100", "-n", "400")
-    text = json.loads(forks.run(*command, "--json", cwd=tmp_path).stdout)["text"]
-    acting = {ord(char) for char in text if char < " "} - set(b"\0\t\n\r")
-    assert len(acting) > 2
-    shown = {}
-    for name, more in {"text": ("--quiet",), "prompt": ("--prompt", "\x1b[7mThe")}.items():
-        terminal = Terminal()
-        process = terminal.begin(forks, tmp_path, *command, *more, *(["--raw"] if raw else []))
-        assert forks.wait(process) == 0
-        shown[name] = terminal.all_shown()
-        terminal.close()
-    assert acting & set(shown["text"]) == (acting if raw else set())
-    assert (b"\x1b[7mThe" in shown["prompt"]) == raw
-    assert (rb"\x1b[7mThe" in shown["prompt"]) != raw

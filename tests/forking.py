@@ -56,6 +56,7 @@ class Forks:
         launched: bool = False,
         file_limit_bytes: int | None = None,
         ends_early: bool = False,
+        stdin: Path | None = None,
     ) -> int:
         """Start `mypt ARGUMENTS...`, the leader of a process group of its own; gives its process number.
 
@@ -68,6 +69,7 @@ class Forks:
             launched: the process started is a launcher, which starts the command and waits for it.
             file_limit_bytes: no file may grow beyond it: what is written is refused in the middle.
             ends_early: when the command is through, its streams are flushed and nothing is taken down.
+            stdin: a file that it reads as its stdin, which is empty else.
         """
         return self._ask(
             {
@@ -79,6 +81,7 @@ class Forks:
                 "launched": launched,
                 "file_limit_bytes": file_limit_bytes,
                 "ends_early": ends_early,
+                "stdin": str(stdin or os.devnull),
             }
         )
 
@@ -93,6 +96,7 @@ class Forks:
         env: Mapping[str, str] | None = None,
         timeout_s: float = 120,
         file_limit_bytes: int | None = None,
+        stdin: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run `mypt ARGUMENTS...` to its end, as `subprocess.run` would."""
         with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +108,7 @@ class Forks:
                 env=env,
                 file_limit_bytes=file_limit_bytes,
                 ends_early=True,
+                stdin=stdin,
             )
             code = self.wait(process, timeout_s)
             if code is None:
@@ -196,7 +201,7 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     # A terminal becomes the one that controls us: we lead a session and have none yet.
     opened = {path: os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for path in dict.fromkeys(request["streams"])}
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(request["stdin"], os.O_RDONLY), 0)
     for number, path in enumerate(request["streams"], start=1):
         os.dup2(opened[path], number)
     for handle in opened.values():

@@ -6,9 +6,8 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import pytest
 from hypothesis import strategies as st
 
 from mypt.core.checkpoint.state import MANIFEST_FILE, MODEL_FILE, State
@@ -77,43 +76,6 @@ def stirred(model: "GPT", size: float = 0.1) -> "GPT":
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=chance) * size)
     return model.eval()
-
-
-def as_transformers_gpt2(model: "GPT") -> Any:
-    """The same model, of the family gpt2 with biases, as transformers has it; the test is skipped without it."""
-    transformers = pytest.importorskip("transformers")
-    config = model.config
-    theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.block_size,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            activation_function="gelu_new",
-        )
-    ).eval()
-    names = {
-        "attention_norm": "ln_1",
-        "attention.query_key_value": "attn.c_attn",
-        "attention.output": "attn.c_proj",
-        "mlp_norm": "ln_2",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-        "blocks": "transformer.h",
-        "token_embedding": "transformer.wte",
-        "position_embedding": "transformer.wpe",
-        "final_norm": "transformer.ln_f",
-    }
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        linear = name.endswith(".weight") and any(part in name for part in ("query_key_value", "output", "up", "down"))
-        for ours, other in names.items():
-            name = name.replace(ours, other)  # noqa: PLW2901 - the name is what is being made
-        weights[name] = tensor.t() if linear else tensor  # their Conv1D holds the transpose
-    weights["lm_head.weight"] = weights["transformer.wte.weight"]
-    theirs.load_state_dict(weights)
-    return theirs
 
 
 def nudged(state: State, name: str) -> None:

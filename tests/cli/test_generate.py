@@ -1,6 +1,7 @@
 """mypt generate, as a user drives it."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,81 @@ def test_a_model_can_be_found_through_the_environment(mypt: Mypt, directory: Mod
         "generate", "model", "-q", cwd=tmp_path / "elsewhere", env={"MYPT_CHECKPOINTS": str(directory.path.parent)}
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_each_prompt_of_a_file_is_one_line_of_json_in_its_order(mypt: Mypt, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfThe \r\n\r\nthe model\nThe ")
+    run = mypt("generate", "model", "--prompts", "prompts.txt", "-n", "9", "--batch-size", "2", "--num-samples", "2")
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [(each["prompt"], each["prompt_number"], each["sample"]) for each in found] == [
+        (prompt, number, sample) for number, prompt in enumerate(["The ", "the model", "The "]) for sample in (0, 1)
+    ]
+    alone = mypt("generate", "model", "--prompt", "the model", "-n", "9", "--quiet").stdout
+    assert found[2]["text"] + "\n" == alone
+    assert "54 tokens in 6 samples" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"),
+        (b"\n \n", "holds no prompts"),
+        (b"The\xff", "not UTF-8 (byte 3)"),
+        (b'{"prompt": "The"}\nThe\n', "line 2"),
+        ("The\nΩmega\n".encode(), "prompt 2"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_exit_3(mypt: Mypt, tmp_path: Path, content: bytes | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "prompts.txt").write_bytes(content)
+    refused = mypt("generate", "model", "--prompts", "prompts.txt")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--prompt", "The", "--prompts", "p.txt"), "--prompt and --prompts are both given"),
+        (("--logprobs", "2"), "Add --json"),
+        (("--beams", "2", "--temperature", "0.5"), "leaves nothing to chance"),
+        (("--beams", "2", "--num-samples", "3"), "at most all of them"),
+        (("--length-penalty", "2"), "beams above 1"),
+        (("--beams", "2", "--logprobs", "2", "--json"), "logprobs = 0"),
+        (("--min-p", "2"), "allowed"),
+        (("--typical-p", "0"), "allowed"),
+        (("--no-repeat-ngram", "0"), "allowed"),
+        (("--repetition-penalty", "0"), "allowed"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_exit_2(mypt: Mypt, arguments: tuple[str, ...], told: str) -> None:
+    refused = mypt("generate", "model", *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert told in " ".join(refused.stderr.split())
+
+
+def test_log_probabilities_are_in_the_json(mypt: Mypt) -> None:
+    run = mypt("generate", "model", "-p", "The ", "-n", "6", "--json", "--logprobs", "3", "--temperature", "0")
+    (found,) = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [score["token_id"] for score in found["scores"]] == found["token_ids"]
+    assert "".join(score["text"] for score in found["scores"]) == found["text"]
+    assert [len(likeliest) for likeliest in found["likeliest"]] == [3] * 6
+    assert [likeliest[0] for likeliest in found["likeliest"]] == found["scores"]
+    assert all(0 < math.exp(score["logprob"]) <= 1 for score in found["scores"])
+    assert "score" not in found
+    plain = json.loads(mypt("generate", "model", "--json", "-n", "1").stdout)
+    assert not {"scores", "likeliest", "score"} & set(plain)
+
+
+def test_beams_come_best_first_with_their_scores(mypt: Mypt) -> None:
+    command = ("generate", "model", "-p", "The ", "--beams", "4", "-n", "8")
+    run = mypt(*command, "--num-samples", "3", "--json")
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    assert len({each["text"] for each in found}) == 3
+    assert mypt(*command, "--quiet").stdout == found[0]["text"] + "\n"
+    assert mypt(*command).stdout == "The " + found[0]["text"] + "\n"

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,46 +13,10 @@ import pytest
 
 from lives import Run, require_unbroken
 from stopping import LONG_STEPS, TRAIN, Place
-
-pty = pytest.importorskip("pty")
+from terminals import Terminal
 
 STOPPED = (*TRAIN, "--model-name", "stopped")
 HIDE_CURSOR, SHOW_CURSOR, HOLD = b"\x1b[?25l", b"\x1b[?25h", b"\x13"
-
-
-class Terminal:
-    """A terminal, and the one who looks at it."""
-
-    def __init__(self) -> None:
-        self._ours, self._theirs = pty.openpty()
-        self.path = Path(os.ttyname(self._theirs))
-        self.shown = b""
-        self._reader = threading.Thread(target=self._look, daemon=True)
-        self._reader.start()
-
-    def begin(self, place: Place, *arguments: object) -> int:
-        """Start a command on it, as its controlling terminal."""
-        streams, env = (self.path, self.path), {"TERM": "xterm"}
-        return place.forks.start(*arguments, cwd=place.folder, streams=streams, env=env)
-
-    def all_shown(self) -> bytes:
-        """What was shown by a command that has ended."""
-        os.close(self._theirs)  # the last one: now the reader comes to an end
-        self._reader.join(10)
-        return self.shown
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._ours, keys)
-
-    def close(self) -> None:
-        """Pull the plug."""
-        with suppress(OSError):
-            os.close(self._ours)
-
-    def _look(self) -> None:
-        with suppress(OSError):
-            while data := os.read(self._ours, 4096):
-                self.shown += data
 
 
 @pytest.fixture
@@ -71,7 +34,7 @@ def require_saved(place: Place, truth: Run) -> None:
 
 
 def test_ctrl_c_on_a_terminal_saves_and_leaves_it_sane(place: Place, terminal: Terminal, truth: Run) -> None:
-    process = terminal.begin(place, *STOPPED)
+    process = terminal.begin(place.forks, place.folder, *STOPPED)
     place.wait_until(place.logged(7), process)
     terminal.press(b"\x03")
     assert place.forks.wait(process, 20) == 130
@@ -82,7 +45,7 @@ def test_ctrl_c_on_a_terminal_saves_and_leaves_it_sane(place: Place, terminal: T
 
 
 def test_leaving_at_once_shows_the_cursor_again(place: Place, terminal: Terminal) -> None:
-    process = terminal.begin(place, *STOPPED, *LONG_STEPS)
+    process = terminal.begin(place.forks, place.folder, *STOPPED, *LONG_STEPS)
     place.wait_until(lambda: HIDE_CURSOR in terminal.shown, process)
     for _ in range(2):
         assert place.forks.wait(process, 0.6) is None
@@ -93,7 +56,7 @@ def test_leaving_at_once_shows_the_cursor_again(place: Place, terminal: Terminal
 
 
 def test_a_closed_terminal_saves(place: Place, terminal: Terminal, truth: Run) -> None:
-    process = terminal.begin(place, *STOPPED)
+    process = terminal.begin(place.forks, place.folder, *STOPPED)
     place.wait_until(place.logged(7), process)
     terminal.close()
     assert place.forks.wait(process, 20) == 128 + signal.SIGHUP
@@ -101,7 +64,7 @@ def test_a_closed_terminal_saves(place: Place, terminal: Terminal, truth: Run) -
 
 
 def test_a_terminal_on_hold_does_not_keep_a_run_from_saving(place: Place, terminal: Terminal, truth: Run) -> None:
-    process = terminal.begin(place, *STOPPED, "--max-iters", "100000")
+    process = terminal.begin(place.forks, place.folder, *STOPPED, "--max-iters", "100000")
     place.wait_until(place.logged(7), process)
     terminal.press(HOLD)
     time.sleep(1)

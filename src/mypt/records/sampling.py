@@ -53,7 +53,7 @@ class SamplingConfig(Record, frozen=True):
     )
     beams: int = Field(1, ge=1, le=1000, description="Beam search with this many beams; 1 is none.")
     length_penalty: float = Field(
-        1.0, ge=-100, le=100, description="Beam search prefers longer texts the higher this is; 0: plain sum."
+        1.0, ge=-10, le=10, description="Beam search prefers longer texts the higher this is; 0: plain sum."
     )
     logprobs: int | None = Field(
         None, ge=0, le=1000, description="Give each token's log-probability, and those of this many likeliest tokens."

@@ -17,7 +17,8 @@ from mypt.core.evaluate.score import Totals
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.byte import ByteTokenizer
 from mypt.records.model import FamilyName, ModelConfig
-from support import as_transformers_gpt2, stirred
+from support import stirred
+from twins import gpt2_twin
 
 CPU = choose_device("cpu")
 IDS = np.random.default_rng(0).integers(0, 8, size=71, dtype=np.uint16)
@@ -84,7 +85,7 @@ def test_so_it_is_for_any_length_stride_and_batch(length: int, stride: int, batc
 
 def test_it_is_the_score_by_the_logits_of_transformers() -> None:
     gpt = model(bias=True)
-    theirs = as_transformers_gpt2(gpt)
+    theirs = gpt2_twin(gpt)
     ids, stride, block_size = torch.from_numpy(IDS.astype(np.int64)), 5, 12
     nats, scored = 0.0, 0
     for start in range(0, len(ids), stride):

@@ -1,5 +1,7 @@
 """The next id is drawn from the distribution that was asked for, written out again in numpy."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,15 @@ DISTINCT = st.lists(st.integers(-80, 80), min_size=1, max_size=40, unique=True).
 TEMPERATURES = st.sampled_from([0.25, 0.5, 0.8, 1.0, 2.0, 10.0])
 TOP_K = st.none() | st.integers(1, 45)
 TOP_P = st.none() | st.floats(0.01, 1.0)
+MIN_P = st.none() | st.floats(0.0, 1.0)
+CONFIGS = st.builds(SamplingConfig, temperature=TEMPERATURES, top_k=TOP_K, top_p=TOP_P, min_p=MIN_P, typical_p=TOP_P)
+
+
+class Decided(NamedTuple):
+    """A distribution, and how near the nearest decision is to falling the other way."""
+
+    probabilities: NDArray[np.float64]
+    margin: float
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -25,28 +36,47 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return powers / powers.sum()
 
 
-def reference(logits: list[float], config: SamplingConfig) -> NDArray[np.float64]:
-    # Temperature, the k likeliest, then the likeliest that together reach p; ties of the k-th stay.
+def first_to_hold(probabilities: NDArray[np.float64], order: NDArray[np.float64], share: float) -> Decided:
+    # Lowest order first, until they hold the share.
+    places = [place for place in np.argsort(order, kind="stable") if probabilities[place] > 0]
+    held = np.cumsum(probabilities[places])
+    border = order[places[min(int(np.searchsorted(held, share)), len(places) - 1)]]
+    kept = np.where((order <= border) & (probabilities > 0), probabilities, 0)
+    return Decided(kept / kept.sum(), float(np.abs(held[:-1] - share).min(initial=1)))
+
+
+def decided(logits: list[float], config: SamplingConfig) -> Decided:
+    # Temperature, the k likeliest, those that together reach p, those not far below the best, the most typical.
     scores = np.array(logits, dtype=np.float64) / config.temperature
     if config.top_k is not None:
         likelier = (scores[None, :] > scores[:, None]).sum(axis=1)
         scores = np.where(likelier < config.top_k, scores, -np.inf)
-    probabilities = softmax(scores)
+    probabilities, margins = softmax(scores), [1.0]
     if config.top_p is not None:
-        kept, held = np.zeros(len(logits), dtype=bool), 0.0
-        for index in np.argsort(-probabilities, kind="stable"):
-            if held < config.top_p:
-                kept[index] = True
-            held += probabilities[index]
-        probabilities = np.where(kept, probabilities, 0)
-    return probabilities / probabilities.sum()
+        probabilities, margin = first_to_hold(probabilities, -probabilities, config.top_p)
+        margins.append(margin)
+    if config.min_p is not None:
+        ratios = probabilities / probabilities.max()
+        margins.append(np.abs(ratios[ratios < 1] - config.min_p).min(initial=1) if config.min_p else 1)
+        probabilities = np.where(ratios >= config.min_p, probabilities, 0)
+        probabilities /= probabilities.sum()
+    if config.typical_p is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            information = -np.log(probabilities)
+            surprise = np.abs(information - np.nansum(probabilities * information))
+        likely = np.sort(surprise[probabilities > 0])
+        margins.append(np.diff(likely).min(initial=1))
+        probabilities, margin = first_to_hold(probabilities, surprise, config.typical_p)
+        margins.append(margin)
+    return Decided(probabilities, float(min(margins)))
+
+
+def reference(logits: list[float], config: SamplingConfig) -> NDArray[np.float64]:
+    return decided(logits, config).probabilities
 
 
 def rounding_decides(logits: list[float], config: SamplingConfig) -> bool:
-    # Whether some ids together reach p so exactly that both answers are right.
-    without_p = reference(logits, config.model_copy(update={"top_p": None}))
-    held = np.cumsum(np.sort(without_p)[::-1])
-    return config.top_p is not None and bool((np.abs(held - config.top_p) < 1e-4).any())
+    return decided(logits, config).margin < 1e-4
 
 
 def probabilities_of(logits: list[float], config: SamplingConfig) -> NDArray[np.float32]:
@@ -58,12 +88,9 @@ def sample(logits: list[float] | torch.Tensor, config: SamplingConfig, chance: f
     return choose(torch.as_tensor(logits)[None], config, [chance])[0]
 
 
-@settings(max_examples=400, deadline=None)
-@given(DISTINCT, TEMPERATURES, TOP_K, TOP_P)
-def test_the_distribution_is_the_written_out_one(
-    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
-) -> None:
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+@settings(max_examples=600, deadline=None)
+@given(DISTINCT, CONFIGS)
+def test_the_distribution_is_the_written_out_one(logits: list[float], config: SamplingConfig) -> None:
     assume(not rounding_decides(logits, config))
     expected, found = reference(logits, config), probabilities_of(logits, config)
     assert np.array_equal(found > 0, expected > np.finfo(np.float32).tiny)
@@ -71,14 +98,21 @@ def test_the_distribution_is_the_written_out_one(
 
 
 @settings(deadline=None)
-@given(LOGITS, TEMPERATURES, TOP_K, TOP_P)
-def test_every_distribution_sums_to_one_and_keeps_the_likeliest(
-    logits: list[float], temperature: float, top_k: int | None, top_p: float | None
+@given(LOGITS, CONFIGS)
+def test_every_distribution_sums_to_one_and_only_typical_p_leaves_out_the_likeliest(
+    logits: list[float], config: SamplingConfig
 ) -> None:
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     probabilities = probabilities_of(logits, config)
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert max(logits) == logits[int(probabilities.argmax())]
+    assert config.typical_p is not None or max(logits) == logits[int(probabilities.argmax())]
+
+
+@settings(deadline=None)
+@given(LOGITS, CONFIGS)
+def test_equal_logits_are_equally_likely_whatever_the_filters(logits: list[float], config: SamplingConfig) -> None:
+    probabilities = probabilities_of(logits, config)
+    for logit, probability in zip(logits, probabilities, strict=True):
+        assert probability == probabilities[logits.index(logit)]
 
 
 @settings(deadline=None)
@@ -98,6 +132,17 @@ def test_top_p_leaves_the_fewest_ids_that_reach_p(logits: list[float], temperatu
     assert full[kept].sum() >= top_p - 1e-4
     assert full[kept].sum() - full[kept].min() < top_p + 1e-4
     assert full[kept].min() >= full[~kept].max(initial=0)
+
+
+@pytest.mark.parametrize("min_p", [1e-6, 0.02, 0.5, 1.0])
+def test_min_p_leaves_those_at_least_that_share_as_likely_as_the_likeliest(min_p: float) -> None:
+    logits = np.random.default_rng(4).standard_normal(5000).astype(np.float32)
+    logits[:2] = logits.max()
+    kept = probabilities_of(logits.tolist(), SamplingConfig(temperature=0.5, min_p=min_p)) > 0
+    shares = np.exp((logits.astype(np.float64) - logits.max()) / 0.5)
+    assert kept[shares >= min_p * (1 + 1e-5)].all()
+    assert kept[:2].all()
+    assert not kept[shares < min_p * (1 - 1e-5)].any()
 
 
 def test_equal_logits_at_the_border_are_kept_or_left_together() -> None:
@@ -132,11 +177,10 @@ def test_the_lowest_temperatures_are_greedy_too(temperature: float) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(LOGITS, TEMPERATURES, TOP_K, TOP_P, st.floats(0, 1, exclude_max=True))
+@given(LOGITS, CONFIGS, st.floats(0, 1, exclude_max=True))
 def test_the_same_chance_gives_the_same_id_and_it_is_a_kept_one(
-    logits: list[float], temperature: float, top_k: int | None, top_p: float | None, chance: float
+    logits: list[float], config: SamplingConfig, chance: float
 ) -> None:
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     first, second = (sample(logits, config, chance) for _ in range(2))
     assert first == second
     assert probabilities_of(logits, config)[first] > 0
@@ -150,6 +194,9 @@ def test_the_same_chance_gives_the_same_id_and_it_is_a_kept_one(
         SamplingConfig(temperature=1.3, top_k=3),
         SamplingConfig(temperature=1.0, top_p=0.85),
         SamplingConfig(temperature=0.9, top_k=4, top_p=0.9),
+        SamplingConfig(temperature=1.1, min_p=0.3),
+        SamplingConfig(temperature=1.1, typical_p=0.6),
+        SamplingConfig(temperature=1.1, top_k=5, top_p=0.95, min_p=0.1, typical_p=0.9),
     ],
 )
 def test_ids_are_drawn_as_often_as_they_should(config: SamplingConfig) -> None:

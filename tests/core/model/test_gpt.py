@@ -14,7 +14,8 @@ from mypt.core.model.gpt import GPT
 from mypt.records.memory import StepShape
 from mypt.records.model import FamilyName, ModelConfig
 from mypt.records.presets import load_preset, preset_names
-from support import as_transformers_gpt2, stirred
+from support import stirred
+from twins import gpt2_twin
 
 
 def small(family: FamilyName = "gpt2", **changes: Any) -> ModelConfig:
@@ -89,7 +90,7 @@ def test_no_position_sees_the_future(config: ModelConfig) -> None:
 
 def test_the_gpt2_family_computes_what_transformers_gpt2_computes() -> None:
     model = stirred(GPT(small(bias=True)))
-    theirs = as_transformers_gpt2(model)
+    theirs = gpt2_twin(model)
     with torch.no_grad():
         torch.testing.assert_close(model(ids(2, 12)), theirs(ids(2, 12)).logits, rtol=1e-4, atol=1e-5)
 
@@ -165,7 +166,7 @@ def test_loss_is_the_mean_of_the_losses_of_the_positions() -> None:
     inputs, targets = ids(3, 12), ids(3, 12).flip(0)
     expected = F.cross_entropy(model(inputs).reshape(-1, 40).double(), targets.reshape(-1))
     torch.testing.assert_close(model.loss(inputs, targets).double(), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(model.scores(inputs, targets).losses_N.mean().double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.losses(inputs, targets).mean().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @each_architecture

@@ -101,26 +101,39 @@ class _Search:
         """Replace the beams by the best of what one more token makes of them."""
         logits_BV = self._decoder.step([[*self._prompt.ids, *beam.new_ids] for beam in self._beams])
         own_BV = logits_BV[:, : self._tokenizer.vocab_size].double().log_softmax(dim=1)
+        allowed_BV = self._penalized(own_BV)
+        for row in torch.isneginf(allowed_BV).all(dim=1).nonzero()[:, 0].tolist():
+            self._ended.append(replace(self._beams[row], stopped_by="no token left"))
         going: list[tuple[int, _Beam]] = []
-        for rank, (logprob, row, token_id) in enumerate(self._likeliest(self._penalized(own_BV))):
+        for rank, (logprob, row, token_id) in enumerate(self._likeliest(allowed_BV)):
+            if rank >= self._config.beams and (is_last or len(going) == self._config.beams):
+                break
             longer = self._longer(self._beams[row], token_id, logprob, own_BV[row, token_id].item(), is_last=is_last)
             if not longer.stopped_by:
                 going.append((row, longer))
             elif rank < self._config.beams:  # the others only fill the places of those that end
                 self._ended.append(longer)
-        del going[self._config.beams :]
         self._ended = sorted(self._ended, key=self.score, reverse=True)[: self._config.beams]
         self._beams = [beam for _, beam in going]
         if going:
             self._decoder.reorder([row for row, _ in going])
 
     def _likeliest(self, logs_BV: Tensor) -> Iterator[tuple[float, int, int]]:
-        """Twice as many extensions as there are beams, since each beam may end: logarithm, beam and token of each."""
+        """The extensions, likeliest first: logarithm, beam and token of each."""
         sums_BV = logs_BV + torch.tensor([[beam.logprob] for beam in self._beams], dtype=logs_BV.dtype)
-        best = sums_BV.flatten().topk(min(2 * self._config.beams, sums_BV.numel()))
-        for logprob, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if logprob > -math.inf:
-                yield logprob, *divmod(place, sums_BV.shape[1])
+        # Twice as many as there are beams nearly always do: a beam has one end-of-text, but may have many stop texts.
+        sums = sums_BV.flatten()
+        best = sums.topk(min(2 * self._config.beams, len(sums)))
+        yield from self._places(best.values, best.indices, sums_BV.shape[1])
+        rest = sums.index_fill(0, best.indices, -math.inf).sort(descending=True)
+        yield from self._places(rest.values, rest.indices, sums_BV.shape[1])
+
+    @staticmethod
+    def _places(logprobs: Tensor, places: Tensor, vocab_size: int) -> Iterator[tuple[float, int, int]]:
+        for logprob, place in zip(logprobs.tolist(), places.tolist(), strict=True):
+            if logprob == -math.inf:
+                return
+            yield logprob, *divmod(place, vocab_size)
 
     def _longer(self, beam: _Beam, token_id: int, logprob: float, own: float, *, is_last: bool) -> _Beam:
         """A beam and one more token, which may end it."""
@@ -145,11 +158,12 @@ class _Search:
 
     def score(self, beam: _Beam) -> float:
         """What beams are compared by once they have ended."""
-        return beam.logprob / len(beam.logprobs) ** self._config.length_penalty
+        return beam.logprob / max(1, len(beam.logprobs)) ** self._config.length_penalty
 
     def _is_decided(self) -> bool:
         """Whether the best beginning, even with tokens that cost nothing, stays behind all that has ended."""
-        if len(self._ended) < self._config.beams:
+        is_any_token_a_gain = min(self._config.frequency_penalty, self._config.presence_penalty) < 0
+        if len(self._ended) < self._config.beams or is_any_token_a_gain:
             return False
         is_longer_better = self._config.length_penalty > 0
         length = self._config.max_new_tokens if is_longer_better else len(self._beams[0].logprobs)

@@ -39,7 +39,7 @@ def _is_json(line: str) -> bool:
     """Whether a line is an object with a prompt: then all lines have to be."""
     try:
         return "prompt" in json.loads(line) if line.lstrip().startswith("{") else False
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -65,8 +65,6 @@ class Sample:
 
     def take(self, token_id: int, logits_V: Tensor) -> None:
         """Add the chosen token; the logits are the model's own."""
-        if self.stopped_by:
-            return
         if token_id == self.tokenizer.end_of_text_id:
             self._end("end of text")
             return

@@ -77,12 +77,9 @@ def candidates(logits_BV: Tensor, config: SamplingConfig) -> Candidates:
 
 
 def _top_k(found: Candidates, k: int) -> Candidates:
-    """The k likeliest (Fan et al., 2018); those as likely as the last of them stay too."""
+    """The k likeliest (Fan et al., 2018)."""
     columns_BK = found.scores_BK.topk(k).indices
-    least_B1 = found.scores_BK.gather(1, columns_BK[:, -1:])
-    most = int((found.scores_BK >= least_B1).sum(dim=1).max())
-    best = found.at(columns_BK if most == k else found.scores_BK.topk(most).indices)
-    return best.only(best.scores_BK >= least_B1)
+    return _up_to(found, -found.scores_BK, columns_BK, columns_BK[:, -1:])
 
 
 def _surprise(found: Candidates) -> Tensor:
@@ -104,7 +101,27 @@ def _first_to_hold(found: Candidates, order_BK: Tensor, probability: float) -> C
         columns_BK = order_BK.argsort(dim=1)
         held_BK = all_BK.gather(1, columns_BK).cumsum(dim=1, dtype=torch.float64)
     before_BK = held_BK - all_BK.gather(1, columns_BK)
-    return found.at(columns_BK).only(before_BK < probability)
+    reaches_B1 = (before_BK < probability).sum(dim=1, keepdim=True) - 1
+    return _up_to(found, order_BK, columns_BK, columns_BK.gather(1, reaches_B1))
+
+
+def _up_to(found: Candidates, order_BK: Tensor, columns_BK: Tensor, last_B1: Tensor) -> Candidates:
+    """Those up to the last one that is kept, and those equal to it, in the order of their ids.
+
+    So no row shows, in what is kept or drawn, how the equal ones of another were sorted.
+
+    Args:
+        found: from which to keep.
+        order_BK: what is kept, lowest first.
+        columns_BK: some columns of each row, the lowest ones.
+        last_B1: the column of the last one, among them.
+    """
+    kept_BK = order_BK <= order_BK.gather(1, last_B1)
+    count = columns_BK.shape[1]
+    if count == kept_BK.shape[1] or bool((kept_BK.sum(dim=1) > count).any()):
+        return found.only(kept_BK)
+    columns_BK = columns_BK.sort(dim=1).values
+    return found.at(columns_BK).only(kept_BK.gather(1, columns_BK))
 
 
 def _drawn(scores_BK: Tensor, chances_B: Tensor) -> Tensor:

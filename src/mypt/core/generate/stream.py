@@ -42,7 +42,7 @@ def generate(
 
 def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
     """Tokens of the longest text there can be."""
-    return max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
+    return max((len(prompt.ids) for prompt in prompts), default=0) + config.max_new_tokens
 
 
 def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:
@@ -94,9 +94,13 @@ class _Writers:
         own_BV = logits_BV.clone() if self._config.logprobs is not None else logits_BV
         for sample, logits_V in zip(self._active, logits_BV, strict=True):
             sample.penalize(logits_V)
-        chosen = choose(logits_BV, self._config, [sample.chance for sample in self._active])
-        for sample, token_id, logits_V in zip(self._active, chosen, own_BV, strict=True):
-            sample.take(token_id, logits_V)
+        going = [row for row, sample in enumerate(self._active) if not sample.stopped_by]
+        if not going:
+            return
+        allowed_BV = logits_BV if len(going) == len(self._active) else logits_BV[going]
+        chosen = choose(allowed_BV, self._config, [self._active[row].chance for row in going])
+        for row, token_id in zip(going, chosen, strict=True):
+            self._active[row].take(token_id, own_BV[row])
 
     def _free(self, row: int) -> None:
         """Keep the rows in work together: the last one moves into the place of one that has ended."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.device import choose_device
+from mypt.core.generate.sampler import candidates
 from mypt.core.generate.stream import generate
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
@@ -100,3 +101,10 @@ def holds_twice(text: Sequence[int], length: int) -> bool:
     """Whether the last so many tokens have been in a row before."""
     runs = [tuple(text[start : start + length]) for start in range(len(text) - length + 1)]
     return bool(runs) and runs[-1] in runs[:-1]
+
+
+def distribution(logits: NDArray[np.float32], config: SamplingConfig) -> NDArray[np.float64]:
+    """How likely each id is to be drawn, shape (V,)."""
+    found, spread = candidates(logits, config), np.zeros(len(logits))
+    spread[slice(None) if found.ids_K is None else found.ids_K] = found.probabilities
+    return spread

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mypt.core.generate.sampler import candidates, choose
+from generating import distribution
+from mypt.core.generate.sampler import choose
 from mypt.records.sampling import SamplingConfig
 
 PLAIN = SamplingConfig(temperature=1.0)
@@ -29,15 +29,8 @@ each_filter = pytest.mark.parametrize(
 LOWEST, HIGHEST = 0.0, float(np.nextafter(1, 0))
 
 
-def distribution(logits: NDArray[np.float32], config: SamplingConfig) -> NDArray[np.float64]:
-    found = candidates(torch.from_numpy(logits)[None], config)
-    probabilities = found.scores_BK.double().softmax(dim=1)
-    return torch.zeros(1, len(logits), dtype=torch.float64).scatter(1, found.ids_BK, probabilities)[0].numpy()
-
-
 def drawn(logits: NDArray[np.float32], config: SamplingConfig, chances: list[float]) -> NDArray[np.int64]:
-    rows = torch.from_numpy(logits).expand(len(chances), -1)
-    return np.array(choose(rows, config, chances))
+    return np.array(choose(np.broadcast_to(logits, (len(chances), len(logits))), config, chances))
 
 
 def require_passed(probabilities: NDArray[np.float64], ids: NDArray[np.int64], chances: NDArray[np.float64]) -> None:
@@ -82,10 +75,10 @@ def test_the_lowest_chance_draws_the_first_and_the_highest_the_last() -> None:
 
 def test_no_rounding_leads_past_the_last_id_of_a_block() -> None:
     """Where a block ends, its own sum and the sum of its parts are not rounded alike."""
-    logits = torch.from_numpy(np.random.default_rng(8).standard_normal((2000, 512)) * 3).float()
+    logits = (np.random.default_rng(8).standard_normal((2000, 512)) * 3).astype(np.float32)
     logits[:, 200:256] = logits[:, 480:] = -np.inf
-    weights = logits.double().exp()
-    borders = (weights[:, :256].sum(dim=1) / weights.sum(dim=1)).numpy()
+    weights = np.exp(logits.astype(np.float64))
+    borders = weights[:, :256].sum(axis=1) / weights.sum(axis=1)
     for ulps in range(-12, 13):
         chances = borders + ulps * np.spacing(borders)
         assert all(place < 200 or 256 <= place < 480 for place in choose(logits, PLAIN, chances.tolist()))
@@ -100,8 +93,8 @@ def test_a_row_among_others_is_drawn_as_alone(
     """Coarse logits are often equal: how those are sorted is never to be seen."""
     chance = np.random.default_rng(seed)
     sharpness = chance.uniform(0.1, 5, (rows, 1))
-    logits = torch.from_numpy(chance.standard_normal((rows, vocab_size)) * sharpness).float()
-    logits = (logits * 2).round() / 2 if is_coarse else logits
+    logits = (chance.standard_normal((rows, vocab_size)) * sharpness).astype(np.float32)
+    logits = (logits * 2).round() / np.float32(2) if is_coarse else logits
     chances = chance.random(rows).tolist()
     alone = [choose(logits[row : row + 1], config, [chances[row]])[0] for row in range(rows)]
     assert choose(logits, config, chances) == alone

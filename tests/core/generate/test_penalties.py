@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generating import CPU, Letters, a_model, holds_twice, penalized, plain_letters, read_plainly, samples
+from generating import CPU, Letters, a_model, distribution, holds_twice, penalized, plain_letters, read_plainly, samples
 from mypt.core.generate.penalties import Penalties
-from mypt.core.generate.sampler import candidates
 from mypt.core.generate.stream import generate
 from mypt.events import Generated
 from mypt.records.sampling import SamplingConfig
@@ -33,7 +32,7 @@ CONFIGS = st.builds(
 
 
 def applied(scores: list[float], prompt: list[int], new: list[int], config: SamplingConfig) -> list[float]:
-    logits, penalties = torch.tensor(scores), Penalties(config, prompt)
+    logits, penalties = np.array(scores, dtype=np.float32), Penalties(config, prompt)
     for token_id in new:
         penalties.note(token_id)
     penalties.apply(logits)
@@ -116,9 +115,9 @@ def test_filters_leave_what_those_of_transformers_leave(seed: int, vocab_size: i
 
 
 def require_equal(expected_scores: torch.Tensor, logits: torch.Tensor, asked: dict[str, float]) -> None:
-    found = candidates(logits, SamplingConfig.parse(asked, where="test"))
-    probabilities = torch.zeros_like(logits).scatter(1, found.ids_BK, found.probabilities)
-    torch.testing.assert_close(probabilities, expected_scores.softmax(dim=1), rtol=1e-4, atol=1e-7)
+    config = SamplingConfig.parse(asked, where="test")
+    for row_V, expected_V in zip(logits.numpy(), expected_scores.double().softmax(dim=1).numpy(), strict=True):
+        np.testing.assert_allclose(distribution(row_V, config), expected_V, rtol=1e-4, atol=1e-7)
 
 
 ASKED = [

@@ -166,7 +166,7 @@ def test_loss_is_the_mean_of_the_losses_of_the_positions() -> None:
     inputs, targets = ids(3, 12), ids(3, 12).flip(0)
     expected = F.cross_entropy(model(inputs).reshape(-1, 40).double(), targets.reshape(-1))
     torch.testing.assert_close(model.loss(inputs, targets).double(), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(model.losses(inputs, targets).mean().double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.scores(inputs, targets).losses_N.mean().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @each_architecture

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from mypt.core.device import Device
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.penalties import Penalties
 from mypt.core.generate.prompt import Prompt
-from mypt.core.generate.sample import token_score
+from mypt.core.generate.sample import log_softmax, token_score
 from mypt.core.generate.text import TextStream
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
@@ -96,19 +96,18 @@ class _Search:
         text = stream.feed(b"".join(map(self._tokenizer.decode_bytes, beam.new_ids))) + stream.finish()
         return text, stream.stopped_by is not None
 
-    @torch.inference_mode()
     def _extend(self, *, is_last: bool) -> None:
         """Replace the beams by the best of what one more token makes of them."""
         logits_BV = self._decoder.step([[*self._prompt.ids, *beam.new_ids] for beam in self._beams])
-        own_BV = logits_BV[:, : self._tokenizer.vocab_size].double().log_softmax(dim=1)
+        own_BV = log_softmax(logits_BV[:, : self._tokenizer.vocab_size])
         allowed_BV = self._penalized(own_BV)
-        for row in torch.isneginf(allowed_BV).all(dim=1).nonzero()[:, 0].tolist():
+        for row in np.flatnonzero(np.isneginf(allowed_BV).all(axis=1)).tolist():
             self._ended.append(replace(self._beams[row], stopped_by="no token left"))
         going: list[tuple[int, _Beam]] = []
         for rank, (logprob, row, token_id) in enumerate(self._likeliest(allowed_BV)):
             if rank >= self._config.beams and (is_last or len(going) == self._config.beams):
                 break
-            longer = self._longer(self._beams[row], token_id, logprob, own_BV[row, token_id].item(), is_last=is_last)
+            longer = self._longer(self._beams[row], token_id, logprob, float(own_BV[row, token_id]), is_last=is_last)
             if not longer.stopped_by:
                 going.append((row, longer))
             elif rank < self._config.beams:  # the others only fill the places of those that end
@@ -118,22 +117,23 @@ class _Search:
         if going:
             self._decoder.reorder([row for row, _ in going])
 
-    def _likeliest(self, logs_BV: Tensor) -> Iterator[tuple[float, int, int]]:
+    def _likeliest(self, logs_BV: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
         """The extensions, likeliest first: logarithm, beam and token of each."""
-        sums_BV = logs_BV + torch.tensor([[beam.logprob] for beam in self._beams], dtype=logs_BV.dtype)
+        sums_BV = logs_BV + np.array([[beam.logprob] for beam in self._beams])
+        sums, first = sums_BV.ravel(), 2 * self._config.beams
         # Twice as many as there are beams nearly always do: a beam has one end-of-text, but may have many stop texts.
-        sums = sums_BV.flatten()
-        best = sums.topk(min(2 * self._config.beams, len(sums)))
-        yield from self._places(best.values, best.indices, sums_BV.shape[1])
-        rest = sums.index_fill(0, best.indices, -math.inf).sort(descending=True)
-        yield from self._places(rest.values, rest.indices, sums_BV.shape[1])
+        best = np.argpartition(-sums, first)[:first] if first < len(sums) else np.arange(len(sums))
+        yield from self._places(sums, np.sort(best), sums_BV.shape[1])
+        yield from self._places(sums, np.setdiff1d(np.arange(len(sums)), best), sums_BV.shape[1])
 
     @staticmethod
-    def _places(logprobs: Tensor, places: Tensor, vocab_size: int) -> Iterator[tuple[float, int, int]]:
-        for logprob, place in zip(logprobs.tolist(), places.tolist(), strict=True):
-            if logprob == -math.inf:
+    def _places(
+        sums: NDArray[np.float64], places: NDArray[np.int64], vocab_size: int
+    ) -> Iterator[tuple[float, int, int]]:
+        for place in places[np.argsort(-sums[places], kind="stable")].tolist():
+            if sums[place] == -math.inf:
                 return
-            yield logprob, *divmod(place, vocab_size)
+            yield float(sums[place]), *divmod(place, vocab_size)
 
     def _longer(self, beam: _Beam, token_id: int, logprob: float, own: float, *, is_last: bool) -> _Beam:
         """A beam and one more token, which may end it."""
@@ -145,10 +145,10 @@ class _Search:
             return replace(longer, stopped_by="stop text")
         return longer
 
-    def _penalized(self, own_BV: Tensor) -> Tensor:
+    def _penalized(self, own_BV: NDArray[np.float64]) -> NDArray[np.float64]:
         if not Penalties.are_set(self._config):
             return own_BV
-        logs_BV = own_BV.clone()
+        logs_BV = own_BV.copy()
         for beam, logs_V in zip(self._beams, logs_BV, strict=True):
             penalties = Penalties(self._config, self._prompt.ids)
             for token_id in beam.new_ids:

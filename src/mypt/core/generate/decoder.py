@@ -5,8 +5,9 @@ Letters: B rows, V vocabulary.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mypt.core.device import Device
 from mypt.core.model.cache import KeyValueCache
@@ -54,7 +55,7 @@ class Decoder:
         self._starts[row], self._prompts[row] = first, prompt
 
     @torch.inference_mode()
-    def step(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def step(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Logits of the token after each of the first rows' texts, shape (B, V). A text only ever grows, by one."""
         for row, text in enumerate(texts):
             if len(text) - self._starts[row] > self._window:
@@ -63,7 +64,7 @@ class Decoder:
                 self._read(row, text, self._starts[row])
         newest_B1 = torch.tensor([[text[-1]] for text in texts], device=self._device.torch)
         hidden_B1C = self._model.hidden(newest_B1, self._cache.rows(0, len(texts)))
-        return self._model.logits(hidden_B1C)[:, 0].float().cpu()
+        return self._model.logits(hidden_B1C)[:, 0].float().cpu().numpy()
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from mypt.records.sampling import SamplingConfig
 
@@ -40,18 +40,18 @@ class Penalties:
         if self._config.no_repeat_ngram is not None:
             self._extend_runs(token_id, self._config.no_repeat_ngram)
 
-    def apply(self, logits_V: Tensor) -> None:
+    def apply(self, logits_V: NDArray[np.floating]) -> None:
         """Change the scores of the next token in place."""
         config, vocab_size = self._config, len(logits_V)
         if config.repetition_penalty != 1:
-            ids = torch.tensor([token_id for token_id in self._seen if token_id < vocab_size], dtype=torch.long)
+            ids = np.array([token_id for token_id in self._seen if token_id < vocab_size], dtype=np.int64)
             scores, factor = logits_V[ids], config.repetition_penalty
-            logits_V[ids] = torch.where(scores > 0, scores / factor, scores * factor)
+            logits_V[ids] = np.where(scores > 0, scores / factor, scores * factor)
         if self._new and (config.frequency_penalty or config.presence_penalty):
-            counts = torch.tensor(list(self._new.values()), dtype=logits_V.dtype)
-            logits_V[torch.tensor(list(self._new))] -= config.frequency_penalty * counts + config.presence_penalty
+            counts = np.array(list(self._new.values()))
+            logits_V[list(self._new)] -= config.frequency_penalty * counts + config.presence_penalty
         if banned := self._followers.get(self._run):
-            logits_V[torch.tensor(sorted(banned))] = -torch.inf
+            logits_V[list(banned)] = -np.inf
 
     def _extend_runs(self, token_id: int, length: int) -> None:
         if len(self._run) == length - 1:

@@ -4,8 +4,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from mypt.core.generate.penalties import Penalties
 from mypt.core.generate.prompt import Prompt
@@ -56,14 +56,14 @@ class Sample:
         place = len(self.text_ids) - len(self.prompt.ids)
         return (mix(self.config.seed, self.number, place, 4) >> (63 - _CHANCE_BITS)) / 2**_CHANCE_BITS
 
-    def penalize(self, logits_V: Tensor) -> None:
+    def penalize(self, logits_V: NDArray[np.float32]) -> None:
         """Change the scores of the next token by what the text holds. A text that may go on with nothing ends."""
         if self._penalties is not None:
             self._penalties.apply(logits_V)
-            if bool(torch.isneginf(logits_V).all()):
+            if np.isneginf(logits_V).all():
                 self._end("no token left")
 
-    def take(self, token_id: int, logits_V: Tensor) -> None:
+    def take(self, token_id: int, logits_V: NDArray[np.float32]) -> None:
         """Add the chosen token; the logits are the model's own."""
         if token_id == self.tokenizer.end_of_text_id:
             self._end("end of text")
@@ -105,13 +105,19 @@ class Sample:
             )
         )
 
-    def _score(self, token_id: int, logits_V: Tensor, count: int) -> None:
+    def _score(self, token_id: int, logits_V: NDArray[np.float32], count: int) -> None:
         """Note the model's own log-probabilities: before temperature, filters and penalties."""
-        logs_V = logits_V.double().log_softmax(dim=0)
-        ids = [token_id, *logs_V.topk(min(count, len(logs_V))).indices.tolist()]
-        found = [token_score(self.tokenizer, each, logs_V[each].item()) for each in ids]
+        logs_V = log_softmax(logits_V)
+        likeliest = np.argsort(-logs_V, kind="stable")[:count].tolist() if count else []
+        found = [token_score(self.tokenizer, each, float(logs_V[each])) for each in (token_id, *likeliest)]
         self._scores.append(found[0])
         self._likeliest.append(tuple(found[1:]))
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithms of the probabilities, along the last axis, in double precision."""
+    scores = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
+    return scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
 
 
 def token_score(tokenizer: Tokenizer, token_id: int, logprob: float) -> TokenScore:

@@ -9,8 +9,6 @@ its place in the text, so a text is the same whatever is written beside it.
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 
-import torch
-
 from mypt.core.device import Device
 from mypt.core.generate.beam import search
 from mypt.core.generate.decoder import Decoder
@@ -86,12 +84,11 @@ class _Writers:
             self._active.append(sample)
             self._untold.append(sample)
 
-    @torch.inference_mode()
     def _step(self) -> None:
         """Add a token to every text."""
         # Padded rows of the embedding are no tokens: only real ids take part.
         logits_BV = self._decoder.step([sample.text_ids for sample in self._active])[:, : self._vocab_size]
-        own_BV = logits_BV.clone() if self._config.logprobs is not None else logits_BV
+        own_BV = logits_BV.copy() if self._config.logprobs is not None else logits_BV
         for sample, logits_V in zip(self._active, logits_BV, strict=True):
             sample.penalize(logits_V)
         going = [row for row, sample in enumerate(self._active) if not sample.stopped_by]

@@ -158,6 +158,9 @@ def generate(
 
     with stop_on_signals() as stopped:
         started_s = time.monotonic()
+        from mypt.core import wait_awake
+
+        wait_awake()
         from mypt.core.generate.loaded import load_model
 
         device_name = "auto" if device is None else device

@@ -6,7 +6,7 @@ import sys
 from threading import Thread
 from typing import Any
 
-from mypt.core import CHOSE_WAITING, WAITING
+from mypt.core import CHOSE_WAITING, WAITING, wait_awake
 from mypt.errors import MyptError
 from mypt.records.base import Record
 from mypt.records.bench import Job
@@ -44,6 +44,7 @@ def _measured(job: Job) -> Record:
 
         return training_figures(job)
     if job.task == "generation":
+        wait_awake()
         from mypt.core.bench.generation import generation_figures
 
         return generation_figures(job)

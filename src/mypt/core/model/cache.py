@@ -24,6 +24,8 @@ class KeyValueCache:
         # Not filled: a system gives memory where it is written, and what was not written is never read on a CPU.
         make = torch.empty if device.type == "cpu" else torch.zeros
         self.memory = make(shape, device=device, dtype=dtype)
+        self.layers = [tuple(layer.unbind()) for layer in self.memory.unbind()]
+        """Keys and values of each layer: views, since to make one anew for every token takes its time."""
         self.lengths = [0] * rows
         """Filled positions of each row."""
 
@@ -53,14 +55,15 @@ class CacheRows:
 
     def __init__(self, cache: KeyValueCache, first: int, count: int) -> None:
         self._cache = cache
-        self._rows = slice(first, first + count)
+        self._first, self._count = first, count
         self.advance(0)
 
     def advance(self, positions: int) -> None:
         """Count positions as filled, once all layers stored theirs."""
-        self.lengths = [length + positions for length in self._cache.lengths[self._rows]]
+        rows = slice(self._first, self._first + self._count)
+        self.lengths = [length + positions for length in self._cache.lengths[rows]]
         """Filled positions of each row."""
-        self._cache.lengths[self._rows] = self.lengths
+        self._cache.lengths[rows] = self.lengths
         self.longest = max(self.lengths)
         self.is_even = min(self.lengths) == self.longest
         device = self._cache.memory.device
@@ -73,14 +76,14 @@ class CacheRows:
 
     def extend(self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values; give back all so far, up to the end of the longest row."""
-        memory, count = self._cache.memory[layer, :, self._rows], keys_BHTD.shape[2]
-        end = self.longest + count
+        count = keys_BHTD.shape[2]
+        keys, values = (whole.narrow(0, self._first, self._count) for whole in self._cache.layers[layer])
         if self._ends_B is None:
-            memory[0, :, :, self.longest : end] = keys_BHTD
-            memory[1, :, :, self.longest : end] = values_BHTD
+            keys.narrow(2, self.longest, count).copy_(keys_BHTD)
+            values.narrow(2, self.longest, count).copy_(values_BHTD)
         else:
             assert count == 1, "several positions of rows that are not equally long"
-            each_B = torch.arange(len(self.lengths), device=memory.device)
-            memory[0][each_B, :, self._ends_B] = keys_BHTD[:, :, 0]
-            memory[1][each_B, :, self._ends_B] = values_BHTD[:, :, 0]
-        return memory[0, :, :, :end], memory[1, :, :, :end]
+            each_B = torch.arange(self._count, device=keys.device)
+            keys[each_B, :, self._ends_B] = keys_BHTD[:, :, 0]
+            values[each_B, :, self._ends_B] = values_BHTD[:, :, 0]
+        return keys.narrow(2, 0, self.longest + count), values.narrow(2, 0, self.longest + count)

@@ -18,7 +18,7 @@ from mypt.errors import UsageError
 
 _whole_product = torch._int_mm  # noqa: SLF001 - torch has no other name for it
 _LARGEST = 127
-_SMALLEST_SCALE = 1e-30
+_SMALLEST = 1e-30
 """A row of zeros has a scale too."""
 _MOST_COLUMNS = (2**31 - 1) // _LARGEST**2
 """Sums of more products may not fit 32 bits."""
@@ -113,8 +113,7 @@ def _like(matrix: nn.Linear | nn.Embedding) -> Int8Matrix:
 
 def _rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest whole numbers once each row's largest is 127, and the scale of each row, shape (rows, 1)."""
-    largest = torch.linalg.vector_norm(matrix, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
-    scale = largest.mul_(1 / _LARGEST).clamp_(min=_SMALLEST_SCALE)
+    scale = matrix.abs().amax(dim=1, keepdim=True).clamp_(min=_SMALLEST).mul_(1 / _LARGEST)
     return (matrix / scale).round_().to(torch.int8), scale
 
 

@@ -193,15 +193,14 @@ def show_params(report: ParamsReport, source: str) -> None:
     parameters.add_row("total", f"{report.parameters:,}", human_count(report.parameters), style="bold")
     console.print(parameters)
     console.print()
-    memory = _columns("memory", "training", "generation")
-    training, generation = report.training_memory_by_part, report.generation_memory_by_part
-    for part in dict.fromkeys((*training, *generation)):
-        sizes = training.get(part), generation.get(part)
+    memory = _columns("memory", "training", "generation", "in int8")
+    uses = report.training_memory_by_part, report.generation_memory_by_part, report.generation_int8_memory_by_part
+    for part in dict.fromkeys(part for use in uses for part in use):
+        sizes = [use.get(part, 0) for use in uses]
         if any(sizes):
             memory.add_row(part.replace("_", " "), *(human_bytes(size) if size else "" for size in sizes))
-    memory.add_row(
-        "peak", human_bytes(report.training_memory_bytes), human_bytes(report.generation_memory_bytes), style="bold"
-    )
+    peaks = report.training_memory_bytes, report.generation_memory_bytes, report.generation_int8_memory_bytes
+    memory.add_row("peak", *map(human_bytes, peaks), style="bold")
     console.print(memory)
     context = report.config.block_size
     notes = _grid()
@@ -210,7 +209,7 @@ def show_params(report: ParamsReport, source: str) -> None:
         batch += f", {report.sequences_at_once} sequences at once"
     batch += ", activations checkpointed" if report.checkpoint_activations else ""
     notes.add_row("training", f"estimated for {batch}; gradients and logits never meet, so the peak is below the sum")
-    notes.add_row("generation", "estimated for one sequence with a full cache, fp32")
+    notes.add_row("generation", "estimated for one sequence with a full cache, in fp32 and stored by mypt quantize")
     compute = f"{human_count(report.training_flops_per_token)} FLOP per training token: 6 N + 12 L C T"
     notes.add_row("compute", f"{compute} (Kaplan et al. 2020, Chowdhery et al. 2022)")
     optimal = f"about {human_count(report.optimal_tokens)} tokens, 20 per parameter"

@@ -26,14 +26,24 @@ class GenerationMemory(NamedTuple):
         return sum(self)
 
 
-def generation_memory(model: ModelConfig, batch_size: int = 1) -> GenerationMemory:
-    """Estimate the peak while generating in fp32 with a full key-value cache."""
+def generation_memory(model: ModelConfig, batch_size: int = 1, *, int8: bool = False) -> GenerationMemory:
+    """Estimate the peak while generating with a full key-value cache: in fp32, or with matrices stored in int8."""
     return GenerationMemory(
         process=PROCESS_BYTES + model.vocab_size * TABLE_BYTES_PER_ID,
-        weights=model.parameters * FP32_BYTES,
+        weights=_int8_bytes(model) if int8 else model.parameters * FP32_BYTES,
         kv_cache=kv_cache_bytes(model, batch_size),
         logits=3 * batch_size * model.vocab_size * FP32_BYTES,
     )
+
+
+def _int8_bytes(model: ModelConfig) -> int:
+    """A byte for each number of a matrix and 4 for the scale of each row; norms, biases and positions in fp32."""
+    parts, width = model.parameter_count, model.n_embd
+    heads = 1 if model.traits.tied_head else 2
+    inner = (2 if model.traits.activation == "swiglu" else 1) * model.inner_width
+    rows = model.n_layer * (2 * width + 2 * model.kv_width + inner + width) + heads * model.vocab_size
+    matrices = parts.token_embedding + parts.attention + parts.mlp + parts.head
+    return matrices + FP32_BYTES * (rows + parts.position_embedding + parts.norms)
 
 
 def kv_cache_bytes(model: ModelConfig, batch_size: int = 1) -> int:

@@ -156,6 +156,8 @@ class ParamsReport(Record, frozen=True):
     training_memory_by_part: dict[str, int]
     generation_memory_bytes: int
     generation_memory_by_part: dict[str, int]
+    generation_int8_memory_bytes: int = Field(description="With weights stored by mypt quantize.")
+    generation_int8_memory_by_part: dict[str, int]
     training_flops_per_token: int
     optimal_tokens: int
 
@@ -186,7 +188,7 @@ class ConfigsReport(Record, frozen=True):
 def params_report(model: ModelConfig, training: TrainingConfig, shape: StepShape) -> ParamsReport:
     """Count an architecture's parameters, bytes and FLOPs, as it is trained."""
     memory = shape.memory()
-    generation = generation_memory(model)
+    generation, in_int8 = generation_memory(model), generation_memory(model, int8=True)
     return ParamsReport(
         config=model,
         batch_size=training.batch_size,
@@ -200,6 +202,8 @@ def params_report(model: ModelConfig, training: TrainingConfig, shape: StepShape
         training_memory_by_part=memory.parts,
         generation_memory_bytes=generation.total,
         generation_memory_by_part=generation._asdict(),
+        generation_int8_memory_bytes=in_int8.total,
+        generation_int8_memory_by_part=in_int8._asdict(),
         training_flops_per_token=training_flops_per_token(model),
         optimal_tokens=optimal_tokens(model),
     )

@@ -20,6 +20,7 @@ from mypt.core.model.int8 import Int8Embedding, Int8Linear, quantize
 from mypt.core.train.run import train
 from mypt.errors import CheckpointError, UsageError
 from mypt.events import Evaluated, Noted, Quantized
+from mypt.records.budget import generation_memory
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.run import RunConfig
 from support import stirred
@@ -119,6 +120,16 @@ def test_a_text_in_a_batch_has_the_bits_it_has_alone(family: FamilyName) -> None
         for row, text in enumerate(texts):
             assert np.array_equal(logits_BV[row], alone[row].step([text])[0])
             text.append(int(logits_BV[row].argmax()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_estimate_of_its_memory_is_its_size(family: FamilyName) -> None:
+    gpt = model(family)
+    quantize(gpt)
+    size = sum(tensor.nbytes for tensor in gpt.state_dict().values())
+    # Biases are counted as if they were in int8 too.
+    slack = 0.05 if family == "mypt-v1" else 0
+    assert generation_memory(gpt.config, int8=True).weights == pytest.approx(size, rel=slack)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

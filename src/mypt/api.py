@@ -4,7 +4,7 @@ import atexit
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.layers import base_layers
@@ -15,21 +15,31 @@ if TYPE_CHECKING:
     from mypt.core.generate.loaded import LoadedModel
 
 
-def load(name: str, *, checkpoint_dir: str | Path = "checkpoints", device: str = "auto") -> "LoadedModel":
+def load(
+    name: str,
+    *,
+    checkpoint_dir: str | Path = "checkpoints",
+    device: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    int8: bool = False,
+) -> "LoadedModel":
     """Load a trained model: `mypt.load("shakespeare").generate("ROMEO:")`.
 
     Args:
         name: the model's name.
         checkpoint_dir: where models live.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
+        precision: of weights, activations and cache.
+        int8: round the weights to 8 bits, if they are not yet; then the rest stays in fp32.
 
     Raises:
         CheckpointError: when there is no whole model of this name.
-        UsageError: for a device this machine does not have.
+        UsageError: for a device this machine does not have, or a precision beside int8.
     """
     from mypt.core.generate.loaded import load_model
 
-    return load_model(ModelDirectory(Path(checkpoint_dir), name), device, warnings.warn)
+    directory = ModelDirectory(Path(checkpoint_dir), name)
+    return load_model(directory, device, warnings.warn, precision=precision, int8=int8)
 
 
 def train(

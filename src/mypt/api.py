@@ -20,7 +20,7 @@ def load(
     *,
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32",
     int8: bool = False,
 ) -> "LoadedModel":
     """Load a trained model: `mypt.load("shakespeare").generate("ROMEO:")`.

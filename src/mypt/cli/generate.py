@@ -108,7 +108,10 @@ def generate(
     ] = None,
     precision: Annotated[
         str | None,
-        option("--precision", help="fp32, or with half of the memory bf16 or fp16, which may write other texts."),
+        option(
+            "--precision",
+            help="fp32; bf16 or fp16: half of the memory, maybe other texts; auto: what this machine has.",
+        ),
     ] = None,
     quantize: Annotated[
         str | None,
@@ -177,7 +180,7 @@ def generate(
         if show_info:
             show_model_line(loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind)
         if config.mode != "chat":
-            draw_generation(loaded.stream(texts, config), config, look, load_s=load_s)
+            draw_generation(loaded.stream(texts, config), config, look, loaded.label, load_s=load_s)
     if config.mode == "chat":  # where Ctrl-C ends an answer, and not the program
         from mypt.cli.chatting import chat
         from mypt.core.generate.chat import Conversation

@@ -25,7 +25,7 @@ class Look:
     """Whether a terminal is sent control characters too."""
 
 
-def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look, *, load_s: float) -> None:
+def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look, device: str, *, load_s: float) -> None:
     """Stream text to stdout as it is made; say the rest on stderr."""
     prose, done, began_s = prose_console(), list[Generated](), time.monotonic()
     is_prose = not (look.as_json or look.quiet)
@@ -49,7 +49,7 @@ def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look,
         if isinstance(event, Generated):
             done.append(event)
     if not look.quiet:
-        _show_speed(done, load_s, time.monotonic() - began_s)
+        _show_speed(done, device, load_s, time.monotonic() - began_s)
 
 
 def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
@@ -61,7 +61,7 @@ def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -
     )
 
 
-def _show_speed(done: list[Generated], load_s: float, seconds: float) -> None:
+def _show_speed(done: list[Generated], device: str, load_s: float, seconds: float) -> None:
     """One line about all samples; of one alone, also why it ended."""
     if not done:
         return
@@ -72,9 +72,10 @@ def _show_speed(done: list[Generated], load_s: float, seconds: float) -> None:
         speed, ended = tokens / seconds, ""
     count = f"{tokens:,} tokens" + (f" in {len(done):,} samples" if len(done) > 1 else "")
     prose_console().print(
-        f"[{count}{f', {speed:,.0f} tokens/s' if speed else ''}; loading {human_duration(load_s)}, "
+        f"[{count}{f', {speed:,.0f} tokens/s' if speed else ''}, {device}; loading {human_duration(load_s)}, "
         f"first token {human_duration(done[0].first_token_s)}{ended}]",
         style="dim",
+        soft_wrap=True,
     )
 
 

@@ -16,8 +16,9 @@ _OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 class LoadingConfig(Record, frozen=True):
     """How a trained model is brought into memory."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="fp32, or with half of the memory bf16 or fp16, which may write other texts."
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32",
+        description="fp32; bf16 or fp16: half of the memory, maybe other texts; auto: what this machine has.",
     )
     quantize: Literal["none", "int8"] = Field(
         "none", description="int8: weights in 8 bits, a quarter of the memory and several times as fast on CPUs."

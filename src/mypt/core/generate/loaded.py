@@ -1,15 +1,16 @@
 """A trained model ready to write: what `mypt.load` gives and `mypt generate` uses."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.device import NARROW, Device, Precision, choose_device
+from mypt.core.device import NARROW, Device, Precision, choose_device, computes_bf16
 from mypt.core.generate.stream import generate
 from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
-from mypt.core.model.int8 import quantize
+from mypt.core.model.int8 import Int8Matrix, quantize
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import UsageError
@@ -25,6 +26,12 @@ class LoadedModel:
     model: GPT
     tokenizer: Tokenizer
     device: Device
+
+    @property
+    def label(self) -> str:
+        """The device and what the weights are in: 'cpu (2 threads), fp32'."""
+        is_int8 = any(isinstance(module, Int8Matrix) for module in self.model.modules())
+        return f"{self.device.label}, {'int8' if is_int8 else self.device.precision}"
 
     def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Generator[Event]:
         """Continue a prompt, or several, event by event."""
@@ -50,7 +57,7 @@ def load_model(
     device_name: str,
     warn: Callable[[str], None],
     *,
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     int8: bool = False,
 ) -> LoadedModel:
     """Load the newest whole state of a model.
@@ -59,7 +66,8 @@ def load_model(
         directory: the model.
         device_name: as of `choose_device`.
         warn: told about states that are broken.
-        precision: of weights, activations and cache; fp32 where weights are in int8.
+        precision: of weights, activations and cache; fp32 where weights are in int8. 'auto' is what the device has
+            instructions for, bf16 before fp16.
         int8: round the weights to 8 bits, if they are not yet.
 
     Raises:
@@ -68,6 +76,8 @@ def load_model(
         DataError: when the tokenizer's table cannot be found.
     """
     device = choose_device(device_name, precision)
+    if precision == "auto" and device.kind == "cpu" and computes_bf16(device.torch):
+        device = replace(device, precision="bf16")
     if device.kind == "cpu":
         keep_freed_memory()
     snapshot, model = read_newest(directory, lambda newest: (newest, newest.load(device.torch)), warn)
@@ -76,6 +86,6 @@ def load_model(
         raise UsageError(f"precision {precision}: not with weights in int8", hint="Leave --precision out.")
     if int8 and not is_int8:
         quantize(model)
-    elif precision != "fp32":
-        model.to(NARROW[precision])
+    elif device.precision != "fp32":
+        model.to(NARROW[device.precision])
     return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), device)

@@ -20,6 +20,8 @@ _whole_product = torch._int_mm  # noqa: SLF001 - torch has no other name for it
 _LARGEST = 127
 _SMALLEST = 1e-30
 """A row of zeros has a scale too."""
+_ROWS_AT_ONCE = 1024
+"""What rounding takes beside the matrix is then little."""
 _MOST_COLUMNS = (2**31 - 1) // _LARGEST**2
 """Sums of more products may not fit 32 bits."""
 
@@ -38,9 +40,11 @@ class Int8Matrix(nn.Module):
         self.scale: Tensor
 
     def take(self, matrix_NK: Tensor) -> None:
-        """Round a matrix to these numbers."""
-        self.weight, scale_N1 = _rounded(matrix_NK)
-        self.scale = scale_N1[:, 0]
+        """Round a matrix to these numbers, some rows at a time."""
+        for first in range(0, len(matrix_NK), _ROWS_AT_ONCE):
+            rows = slice(first, first + _ROWS_AT_ONCE)
+            self.weight[rows], scale_R1 = _rounded(matrix_NK[rows])
+            self.scale[rows] = scale_R1[:, 0]
 
     def rows(self, ids: Tensor) -> Tensor:
         """Some of the rows, as they were before they were rounded, nearly."""

@@ -9,6 +9,7 @@ from mypt.records.base import Record
 QA_PROMPT = "<Question> {prompt} </Question>\n<Answer> "
 QA_STOP = "</Answer>"
 CHAT_STOP = "\n\n"
+MESSAGE = "{message}"
 
 _OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
@@ -21,7 +22,7 @@ class LoadingConfig(Record, frozen=True):
         description="fp32; bf16 or fp16: half of the memory, maybe other texts; auto: what this machine has.",
     )
     quantize: Literal["none", "int8"] = Field(
-        "none", description="int8: weights in 8 bits, a quarter of the memory and several times as fast on CPUs."
+        "none", description="int8: weights in 8 bits, a quarter of the memory, and up to twice as fast on CPUs."
     )
 
 
@@ -41,7 +42,7 @@ class SamplingConfig(Record, frozen=True):
         None, gt=0, le=1, description="Sample among the most typical tokens that hold this probability."
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="Make tokens of the prompt and the new text less likely: above 1."
+        1.0, ge=0.01, le=100, description="Make tokens of the prompt and the new text less likely: above 1."
     )
     frequency_penalty: float = Field(
         0.0, ge=-100, le=100, description="Subtract this from a token's score for each time it was written."
@@ -88,8 +89,10 @@ class SamplingConfig(Record, frozen=True):
     def _chat_is_one_text(self) -> Self:
         if self.mode == "chat" and self.num_samples > 1:
             raise ValueError("a chat goes on from one answer (allowed: num_samples = 1)")
-        if "{message}" not in self.turn:
-            raise ValueError("turn has no place for what is said (allowed: texts with {message})")
+        if self.mode != "chat" and self._differs("turn"):
+            raise ValueError("turn is a setting of a chat (allowed: in mode chat)")
+        if MESSAGE not in self.turn:
+            raise ValueError(f"turn has no place for what is said (allowed: texts with {MESSAGE})")
         return self
 
     @property

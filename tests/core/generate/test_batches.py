@@ -107,8 +107,7 @@ def test_a_prompt_that_is_still_there_is_not_read_again(batch_size: int) -> None
     read = note_reads(gpt)
     found = samples(gpt, letters, [prompt], max_new_tokens=6, num_samples=5, batch_size=batch_size)
     assert [each.token_ids for each in found] == [each.token_ids for each in alone]
-    rounds = -(-5 // batch_size)
-    assert [shape for shape in read if shape[1] > 1] == [(1, 9)] * rounds
+    assert [shape for shape in read if shape[1] > 1] == [(1, 9)]
     assert sum(rows for rows, length in read if length == 1) == 5 * 6
 
 
@@ -152,7 +151,6 @@ def test_logits_of_uneven_rows_are_those_of_each_text_read_plainly(shape: dict[s
     texts[1], lengths[1] = texts.pop(), lengths.pop()
     for _ in range(3):
         require_logits()
-    decoder.drop(4)
     texts[4], lengths[4] = some(5), 5
     decoder.begin(4, texts[4][:])
     for _ in range(12):

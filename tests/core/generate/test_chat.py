@@ -53,7 +53,7 @@ def test_an_answer_that_is_stopped_keeps_what_was_written(loaded: LoadedModel) -
     with closing(conversation.say("The step")) as events:
         shown = "".join(next(event.text for event in events if isinstance(event, Token)) for _ in range(4))
     assert len(shown) == 4
-    assert conversation.history == "The step\n" + shown
+    assert conversation.history == "The step\n" + shown + "\n"
     assert answer(chat(loaded), "The step").startswith(shown)
 
 
@@ -83,7 +83,14 @@ def test_settings_change_for_the_answers_that_follow(loaded: LoadedModel) -> Non
     assert len(last.token_ids) == 3
     conversation.set("stop", '["e"]')
     assert conversation.config.stops == ("e",)
-    for name, value in (("temprature", "1"), ("temperature", "-1"), ("top_k", "many"), ("mode", "qa"), ("turn", "x")):
+    for name, value in (
+        ("temprature", "1"),
+        ("temperature", "-1"),
+        ("top_k", "many"),
+        ("mode", "qa"),
+        ("turn", "x"),
+        ("stop", "[" * 9999),
+    ):
         with pytest.raises(UsageError, match="/set"):
             conversation.set(name, value)
     assert conversation.config.max_new_tokens == 3

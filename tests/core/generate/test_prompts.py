@@ -80,11 +80,8 @@ def test_the_warning_of_a_prompt_that_is_cut_names_it() -> None:
     prompts = ["a" * 8, "b" * 9, "c", "d" * 30]
     events = list(generate(gpt, letters, prompts, SamplingConfig(max_new_tokens=3), CPU))
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert [isinstance(event, Warned) for event in events] == [True] * 2 + [False] * (len(events) - 2)
-    assert told == [
-        "prompt 2 has 9 tokens; only the last 8 fit the model's window",
-        "prompt 4 has 30 tokens; only the last 8 fit the model's window",
-    ]
+    assert isinstance(events[0], Warned)
+    assert told == ["prompt 2 has 9 tokens (and 1 more are too long); only the last 8 fit the model's window"]
     alone = next(generate(gpt, letters, ["b" * 9], SamplingConfig(beams=2, max_new_tokens=1), CPU))
     assert alone == Warned("the prompt has 9 tokens; only the last 8 fit the model's window")
 

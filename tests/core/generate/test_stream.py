@@ -13,7 +13,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import decode
 from mypt.core.tokens.byte import ByteTokenizer
 from mypt.core.tokens.char import CharTokenizer
-from mypt.errors import DataError
+from mypt.errors import DataError, DivergedError
 from mypt.events import Generated, Token, Warned
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 from mypt.records.sampling import SamplingConfig
@@ -192,3 +192,12 @@ def test_sampled_ids_are_always_among_the_allowed(top_k: int | None, top_p: floa
             logits_V = gpt(torch.tensor([context]))[0, -1, :257].numpy()
             assert distribution(logits_V, config)[token_id] > 0
             context.append(token_id)
+
+
+def test_scores_that_are_no_numbers_end_it_with_a_message() -> None:
+    gpt = model()
+    with torch.no_grad():
+        gpt.final_norm.weight.fill_(torch.inf)
+    for name, value in {"temperature": 0, "seed": 2, "beams": 2}.items():
+        with pytest.raises(DivergedError, match="no numbers"):
+            last(gpt, "x", **{name: value})

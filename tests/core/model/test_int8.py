@@ -1,5 +1,8 @@
 """Weights in 8 bits: rounded as said, multiplied exactly, the same in any batch, and stored as they are computed."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +98,28 @@ def test_where_processors_cut_sums_the_product_is_formed_in_fp32(monkeypatch: py
     def never(_device: torch.device) -> bool:
         return False
 
-    monkeypatch.setattr(int8, "_is_exact", never)
+    monkeypatch.setattr(int8, "_multiplies_exactly", never)
     assert torch.equal(layer(x), F.linear(x, layer.weight.float()) * layer.scale)
     assert F.cosine_similarity(layer(x), exact, dim=1).min() > 0.99
+
+
+_ONE_PERCENT = """
+import torch
+from mypt.core.model.int8 import Int8Linear
+torch.manual_seed(0)
+matrix, x = torch.randn(40, 256), torch.rand(16, 256)
+layer = Int8Linear(40, 256, bias=None)
+layer.take(matrix)
+for rows in (1, 2, 16):
+    exact = x[:rows] @ matrix.T
+    assert (layer(x[:rows]) - exact).norm() < 0.02 * exact.norm()
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "DEFAULT"])
+def test_products_are_near_on_processors_of_every_age(instructions: str) -> None:
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    subprocess.run([sys.executable, "-c", _ONE_PERCENT], check=True, env=environment, timeout=120)
 
 
 def test_sums_that_do_not_fit_are_refused() -> None:
@@ -183,6 +205,22 @@ def test_a_trained_model_loses_less_than_half_a_percent(tiny_run: RunConfig, dir
     assert scored[1] != scored[0]
 
 
+def test_a_model_that_was_trained_anew_is_quantized_anew(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    target = ModelDirectory(directory.path.parent, "small")
+    list(train(tiny_run, directory))
+    list(quantize_model(directory, target))
+    other = tiny_run.model_copy(update={"training": tiny_run.training.model_copy(update={"seed": 99})})
+    list(train(other, directory, fresh=True))
+    *_, aside, told = quantize_model(directory, target)
+    assert isinstance(aside, Noted)
+    assert isinstance(told, Quantized)
+    assert load_model(target, "cpu", print).snapshot.training.training.seed == 99
+    assert len(list(directory.path.parent.glob("small*"))) == 2  # nothing is lost
+    longer = other.model_copy(update={"training": other.training.model_copy(update={"max_iters": 80})})
+    list(train(longer, directory))
+    assert [type(event) for event in quantize_model(directory, target)] == [Quantized]
+
+
 def test_int8_is_not_trained_and_nothing_is_written_over(
     tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path
 ) -> None:
@@ -195,6 +233,10 @@ def test_int8_is_not_trained_and_nothing_is_written_over(
         list(train(tiny_run, ModelDirectory(tmp_path, "third"), init_from=target))
     with pytest.raises(CheckpointError, match="not made by mypt quantize"):
         list(quantize_model(directory, _copied(directory, tmp_path / "trained")))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/old.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="not made by mypt quantize"):
+        list(quantize_model(directory, ModelDirectory(tmp_path, "old")))
     with pytest.raises(CheckpointError, match="in int8 already"):
         list(quantize_model(target, ModelDirectory(tmp_path, "fourth")))
     with pytest.raises(UsageError, match="over itself"):

@@ -66,6 +66,18 @@ class State:
         tensors = read_header(self.path / MODEL_FILE).items()
         return sum(tensor.elements for name, tensor in tensors if not name.endswith(".scale"))
 
+    def weight_bytes(self) -> int:
+        """Size of the weight file.
+
+        Raises:
+            CheckpointError: when it cannot be read.
+        """
+        path = self.path / MODEL_FILE
+        try:
+            return path.stat().st_size
+        except OSError as problem:
+            raise _unreadable(path, problem) from None
+
     def is_int8(self) -> bool:
         """Whether the weights are in 8 bits: for generation, not for training."""
         return any(tensor.dtype == "I8" for tensor in read_header(self.path / MODEL_FILE).values())

@@ -76,6 +76,8 @@ def evaluate(config: EvaluationConfig, directories: Sequence[ModelDirectory]) ->
         MemoryShortageError: when so many sequences do not fit at once.
         DivergedError: when a loss is no number.
     """
+    if not directories:
+        raise UsageError("no model is named", hint="Name at least one.")
     with deterministic():
         device = choose_device(config.device, "fp32")
         if device.kind == "cpu":

@@ -8,9 +8,7 @@ from mypt.core.generate.loaded import LoadedModel
 from mypt.core.tokens.base import decode
 from mypt.errors import MyptError, UsageError
 from mypt.events import Event, Generated, Token, Warned
-from mypt.records.sampling import SamplingConfig
-
-MESSAGE = "{message}"
+from mypt.records.sampling import MESSAGE, SamplingConfig
 
 
 class Conversation:
@@ -29,23 +27,26 @@ class Conversation:
         Raises:
             DataError: for unknown characters; then nothing was said.
         """
-        before, answer = self.history, ""
-        asked = before + self.config.turn.replace(MESSAGE, message)
+        before = self.history
+        self.history += self.config.turn.replace(MESSAGE, message)
+        end = "\n"  # of an answer that is stopped
         try:
-            with closing(self._loaded.stream(asked, self.config)) as events:
+            with closing(self._loaded.stream(self.history, self.config)) as events:
                 for event in events:
                     if isinstance(event, Token):
-                        answer += event.text
-                        self.history = asked + answer
+                        self.history += event.text
                     elif isinstance(event, Generated):
-                        self.history = asked + answer + self._end_of(event)
-                    if isinstance(event, Warned) and self._told_of_cut:
-                        continue
-                    self._told_of_cut |= isinstance(event, Warned)
+                        end = self._end_of(event)
+                    if isinstance(event, Warned):
+                        if self._told_of_cut:
+                            continue
+                        self._told_of_cut = True
                     yield event
         except MyptError:
-            self.history = before
+            self.history, end = before, ""
             raise
+        finally:
+            self.history += end
 
     def reset(self) -> None:
         """Forget all that was said."""
@@ -74,5 +75,5 @@ def _value(text: str) -> object:
     """A number, a list or null as JSON has them; else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

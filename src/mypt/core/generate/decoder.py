@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mypt.core.device import Device
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
+from mypt.errors import DivergedError
 
 
 class Decoder:
@@ -39,24 +40,29 @@ class Decoder:
             self._cache = KeyValueCache(model.config, rows, positions, device.torch, model.dtype)
         self._starts = [0] * rows
         """Index in each text of the first token in the cache."""
-        self._prompts: list[Sequence[int] | None] = [None] * rows
+        self._prompts: list[tuple[int, ...] | None] = [None] * rows
+        """What each row's text began with; also of one that has ended, until another takes its place."""
 
     @torch.inference_mode()
     def begin(self, row: int, prompt: Sequence[int]) -> None:
         """Read a new text into a row; a prompt that another row began with, and still holds, is not read again."""
         first = max(0, len(prompt) - self._window)
         for other, known in enumerate(self._prompts):
-            if other != row and known == prompt and self._starts[other] == first:
+            if known == prompt and self._starts[other] == first:
                 self._cache.copy(other, row, len(prompt) - 1 - first)
                 break
         else:
             self._cache.forget(row)
             self._read(row, prompt, first)
-        self._starts[row], self._prompts[row] = first, prompt
+        self._starts[row], self._prompts[row] = first, tuple(prompt)
 
     @torch.inference_mode()
     def step(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits of the token after each of the first rows' texts, shape (B, V). A text only ever grows, by one."""
+        """Logits of the token after each of the first rows' texts, shape (B, V). A text only ever grows, by one.
+
+        Raises:
+            DivergedError: when they are no numbers.
+        """
         for row, text in enumerate(texts):
             if len(text) - self._starts[row] > self._window:
                 self._starts[row] = len(text) - self._kept
@@ -64,19 +70,19 @@ class Decoder:
                 self._read(row, text, self._starts[row])
         newest_B1 = torch.tensor([[text[-1]] for text in texts], device=self._device.torch)
         hidden_B1C = self._model.hidden(newest_B1, self._cache.rows(0, len(texts)))
-        return self._model.logits(hidden_B1C)[:, 0].float().cpu().numpy()
+        logits_BV = self._model.logits(hidden_B1C)[:, 0].float().cpu().numpy()
+        if not np.isfinite(logits_BV.max()):
+            raise DivergedError(
+                "the model's scores are no numbers",
+                hint="fp16 may be too narrow for it: --precision fp32. Else its weights are damaged.",
+            )
+        return logits_BV
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
         """Give a row's text to another row."""
         self._cache.copy(source, target, self._cache.lengths[source])
         self._starts[target], self._prompts[target] = self._starts[source], self._prompts[source]
-        self.drop(source)
-
-    def drop(self, row: int) -> None:
-        """Forget a row's text."""
-        self._cache.forget(row)
-        self._prompts[row] = None
 
     @torch.inference_mode()
     def reorder(self, sources: Sequence[int]) -> None:

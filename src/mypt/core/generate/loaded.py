@@ -10,7 +10,7 @@ from mypt.core.device import NARROW, Device, Precision, choose_device, computes_
 from mypt.core.generate.stream import generate
 from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
-from mypt.core.model.int8 import Int8Matrix, quantize
+from mypt.core.model.int8 import is_int8, quantize
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import UsageError
@@ -30,8 +30,7 @@ class LoadedModel:
     @property
     def label(self) -> str:
         """The device and what the weights are in: 'cpu (2 threads), fp32'."""
-        is_int8 = any(isinstance(module, Int8Matrix) for module in self.model.modules())
-        return f"{self.device.label}, {'int8' if is_int8 else self.device.precision}"
+        return f"{self.device.label}, {'int8' if is_int8(self.model) else self.device.precision}"
 
     def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Generator[Event]:
         """Continue a prompt, or several, event by event."""
@@ -81,10 +80,9 @@ def load_model(
     if device.kind == "cpu":
         keep_freed_memory()
     snapshot, model = read_newest(directory, lambda newest: (newest, newest.load(device.torch)), warn)
-    is_int8 = snapshot.state.is_int8()
-    if (int8 or is_int8) and precision != "fp32":
+    if (int8 or is_int8(model)) and precision != "fp32":
         raise UsageError(f"precision {precision}: not with weights in int8", hint="Leave --precision out.")
-    if int8 and not is_int8:
+    if int8 and not is_int8(model):
         quantize(model)
     elif device.precision != "fp32":
         model.to(NARROW[device.precision])

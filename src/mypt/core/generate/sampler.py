@@ -65,8 +65,9 @@ def choose(logits_BV: Numbers, config: SamplingConfig, chances: Sequence[float])
 
 def candidates(logits_V: Numbers, config: SamplingConfig) -> Candidates:
     """The distribution that is sampled at a temperature above zero: whose ids, in order, and how likely each."""
-    # With the peak at zero any temperature stays finite.
-    found = Candidates((logits_V - logits_V.max()) / np.float32(max(config.temperature, _LOWEST_TEMPERATURE)))
+    with np.errstate(over="ignore"):  # far below the peak all is minus infinity
+        scores_V = (logits_V - logits_V.max()) / np.float32(max(config.temperature, _LOWEST_TEMPERATURE))
+    found = Candidates(scores_V)
     if config.top_k is not None and config.top_k < len(logits_V):
         # Fan et al., 2018; those as likely as the last of them stay too.
         found = found.only(found.scores_K >= np.partition(found.scores_K, -config.top_k)[-config.top_k])

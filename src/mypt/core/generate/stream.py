@@ -3,7 +3,7 @@
     prompts -> samples, each in a row of the decoder while it is written -> their events, in order
 
 A row whose text has ended takes the next one. What is drawn for a text depends on nothing but its seed, its number and
-its place in the text, so a text is the same whatever is written beside it.
+its place in the text, so a text is what it would be alone: but for scores that are rounded otherwise among others.
 """
 
 from collections import deque
@@ -44,10 +44,11 @@ def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
 
 
 def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:
-    for prompt in prompts:
-        if len(prompt.ids) > block_size:
-            which = "the prompt" if len(prompts) == 1 else f"prompt {prompt.number + 1}"
-            yield Warned(f"{which} has {len(prompt.ids)} tokens; only the last {block_size} fit the model's window")
+    cut = [prompt for prompt in prompts if len(prompt.ids) > block_size]
+    if cut:
+        which = "the prompt" if len(prompts) == 1 else f"prompt {cut[0].number + 1}"
+        others = f" (and {len(cut) - 1:,} more are too long)" if len(cut) > 1 else ""
+        yield Warned(f"{which} has {len(cut[0].ids)} tokens{others}; only the last {block_size} fit the model's window")
 
 
 class _Writers:
@@ -101,13 +102,10 @@ class _Writers:
 
     def _free(self, row: int) -> None:
         """Keep the rows in work together: the last one moves into the place of one that has ended."""
-        last = len(self._active) - 1
-        if row == last:
-            self._decoder.drop(row)
-        else:
-            self._decoder.move(last, row)
-            self._active[row] = self._active[last]
-        self._active.pop()
+        last = self._active.pop()
+        if row < len(self._active):
+            self._decoder.move(len(self._active), row)
+            self._active[row] = last
 
     def _told(self) -> Iterator[Event]:
         """The events of the first sample that is not wholly told; where it has ended, those of the next one too."""

@@ -46,7 +46,7 @@ def attend(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Mask 
 def attend_cached(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, cache: CacheRows, layer: int) -> Tensor:
     """Let new positions see themselves, those before them, and all in the cache, where they are stored too.
 
-    A row of a batch is given the same bits as alone.
+    On a CPU a row of a batch is given the same bits as alone.
 
     Args:
         query_BHTD: of the new positions.

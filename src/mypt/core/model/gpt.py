@@ -149,6 +149,7 @@ class GPT(nn.Module):
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
         """Weight (V, C) and bias (V,) of the output head."""
+        assert not isinstance(self.token_embedding, Int8Embedding), "weights in 8 bits are not trained"
         if self.head is None:
             return self.token_embedding.weight.to(self.dtype), None
         return self.head.weight, self.head.bias

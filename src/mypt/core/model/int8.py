@@ -3,7 +3,8 @@
     w ~ scale x q      each row of a matrix has its scale; q are whole numbers from -127 to 127
 
 The rows of what is multiplied are rounded in the same way, while computing (vector-wise quantization: Dettmers et al.,
-2022). The product is then one of whole numbers, hence exact: a row of a batch is given the same bits as alone.
+2022). The product is then one of whole numbers, hence exact: a row of a batch is given the same bits as alone. Where a
+device has no such product that can be relied on, the weights alone are rounded.
 
 Letters: M rows of the input, N of the weights, K numbers in each.
 """
@@ -53,11 +54,11 @@ class Int8Matrix(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """The input times the transposed matrix, in fp32."""
         # torch 2.13 multiplies single columns wrongly.
-        if self.weight.shape[1] == 1 or not _is_exact(x.device):
+        if self.weight.shape[1] == 1 or not _multiplies_exactly(x.device):
             return F.linear(x.float(), self.weight.float()) * self.scale
         q_MK, scale_M1 = _rounded(x.reshape(-1, x.shape[-1]))
         product_MN = (_whole_product(q_MK, self.weight.t()) * self.scale).mul_(scale_M1)
-        return product_MN.view(*x.shape[:-1], -1)
+        return product_MN.view(*x.shape[:-1], len(self.weight))
 
 
 class Int8Linear(Int8Matrix):
@@ -121,14 +122,22 @@ def _rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return (matrix / scale).round_().to(torch.int8), scale
 
 
-@cache
-def _is_exact(device: torch.device) -> bool:
-    """Whether the product of whole numbers is what it should be: processors without instructions for it may cut sums.
+def is_int8(model: nn.Module) -> bool:
+    """Whether a model's weights are in 8 bits."""
+    return any(isinstance(module, Int8Matrix) for module in model.modules())
 
-    A GPU wants many rows at once, which generation does not have.
+
+@cache
+def _multiplies_exactly(device: torch.device) -> bool:
+    """Whether sums of whole numbers are what they should be: processors without instructions for them may cut them.
+
+    For GPUs the answer is no: their product wants more rows than generation has.
     """
     if device.type != "cpu":
         return False
     columns = 256
-    worst = torch.full((2, columns), -_LARGEST, dtype=torch.int8)
-    return bool((_whole_product(worst, worst.t()) == columns * _LARGEST**2).all())
+    worst = torch.full((2, columns), _LARGEST, dtype=torch.int8)
+    worst[1] = -_LARGEST
+    # The shortest and the longest sums there are; a cut may come with one sign alone, and with one row or several.
+    expected = torch.tensor([[1, -1], [-1, 1]]) * columns * _LARGEST**2
+    return all(torch.equal(_whole_product(worst[:rows], worst.t()).long(), expected[:rows]) for rows in (1, 2))

@@ -1,5 +1,6 @@
 """mypt generate --mode chat: a conversation at the terminal, or line by line from a pipe."""
 
+import json
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
@@ -17,10 +18,11 @@ from mypt.events import Event, Generated, Token, Warned
 if TYPE_CHECKING:
     from mypt.core.generate.chat import Conversation
 
+_NAME_AND_VALUE = 2
 _HELP = """\
 /reset           forget what was said
 /save FILE       write all that was said to a new file
-/set NAME VALUE  change a setting of the answers: /set temperature 0.5; /set alone shows them
+/set NAME VALUE  change a setting of the answers: /set temperature 0.5; /set alone shows all
 /quit            leave (or Ctrl-D)
 A line that ends in \\ goes on in the next one. Ctrl-C ends an answer. A message may begin with //."""
 
@@ -83,7 +85,7 @@ def _read_line() -> str:
     line = sys.stdin.readline()
     if not line:
         raise EOFError
-    return line.removesuffix("\n")
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 def _draw(events: Generator[Event], look: Look, load_s: float) -> None:
@@ -117,20 +119,32 @@ def _command(conversation: "Conversation", line: str) -> None:
             conversation.reset()
             prose.print("forgotten", style="dim")
         case ["/save", name]:
-            path = Path(name).expanduser()
-            if path.exists():
-                raise UsageError(f"{path}: is there already; nothing was written")
-            try:
-                write_text(path, conversation.history)
-            except OSError as problem:
-                raise UsageError(f"{path}: cannot write it ({problem.strerror or problem})") from None
-            prose.print(f"saved to {path}", style="dim")
-        case ["/set"]:
+            _save(conversation.history, name)
+            prose.print(f"saved to {name}", style="dim")
+        case ["/set", *names] if len(names) < _NAME_AND_VALUE:
             for key, value in conversation.config.model_dump(mode="json").items():
-                prose.print(f"{key} = {value}", soft_wrap=True)
+                if key in names or not names:
+                    prose.print(f"/set {key} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
         case ["/set", name, value]:
             conversation.set(name, value)
         case _:
             raise UsageError(
                 f"{line.split(maxsplit=1)[0]}: not a command, or not complete", hint="/help shows them all."
             )
+
+
+def _save(text: str, name: str) -> None:
+    """Write a text to a new file.
+
+    Raises:
+        UsageError: when there is one already, or the system refuses.
+    """
+    from mypt.errors import UsageError
+
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            raise UsageError(f"{path}: is there already; nothing was written")
+        write_text(path, text)
+    except (OSError, ValueError, RuntimeError) as problem:  # also a NUL, or a user who has no home
+        raise UsageError(f"{name}: cannot write it ({getattr(problem, 'strerror', None) or problem})") from None

@@ -23,7 +23,10 @@ def quantize(
     wanted = pick_model(name, model_name)
     if wanted is None:
         raise UsageError("say which model: mypt quantize NAME")
-    source, target = ModelDirectory(checkpoint_dir, wanted), ModelDirectory(checkpoint_dir, out or f"{wanted}-int8")
+    source, target = (
+        ModelDirectory(checkpoint_dir, wanted),
+        ModelDirectory(checkpoint_dir, f"{wanted}-int8" if out is None else out),
+    )
 
     from mypt.core.checkpoint.quantize import quantize_model
 

@@ -52,10 +52,10 @@ def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look,
         _show_speed(done, device, load_s, time.monotonic() - began_s)
 
 
-def show_model_line(state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
+def show_model_line(name: str, state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
     """Say in one line what model is about to write."""
     prose_console().print(
-        f"{state.model_name}: {human_count(config.parameters)} parameters, step {state.step:,}, "
+        f"{name}: {human_count(config.parameters)} parameters, step {state.step:,}, "
         f"{tokenizer} tokens, context {config.block_size}"
         + (f", val loss {state.val_loss:.4f}" if state.val_loss is not None else ""),
     )

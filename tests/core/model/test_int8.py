@@ -221,6 +221,25 @@ def test_a_model_that_was_trained_anew_is_quantized_anew(tiny_run: RunConfig, di
     assert [type(event) for event in quantize_model(directory, target)] == [Quantized]
 
 
+def test_a_damaged_state_is_made_again_and_another_model_is_no_earlier_state(
+    tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path
+) -> None:
+    list(train(tiny_run, directory))
+    target = ModelDirectory(tmp_path, "eights")
+    list(quantize_model(directory, target))
+    weights = target.states()[0].path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert isinstance(list(quantize_model(directory, target))[-1], Quantized)
+    target.states()[0].verify()
+    other = ModelDirectory(tmp_path / "others", "other")
+    longer = tiny_run.training.model_copy(update={"max_iters": 70})
+    list(train(tiny_run.model_copy(update={"training": longer}), other))
+    *_, aside, told = quantize_model(other, target)
+    assert isinstance(aside, Noted)
+    assert isinstance(told, Quantized)
+    assert [state.step for state in target.states()] == [70]
+
+
 def test_int8_is_not_trained_and_nothing_is_written_over(
     tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path
 ) -> None:

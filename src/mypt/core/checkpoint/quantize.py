@@ -34,12 +34,12 @@ def quantize_model(source: ModelDirectory, target: ModelDirectory) -> Iterator[E
     with target.lock():
         states = target.states()
         _require_ours(target, states)
-        if any(state.training() == snapshot.training for state in states):
+        if any(state.training() == snapshot.training and _is_whole(state) for state in states):
             yield Noted(f"{target.name}: step {snapshot.training.step:,} is there already; nothing was written")
             return
-        if any(state.step >= snapshot.training.step for state in states):
+        if not all(_is_earlier(state, snapshot) for state in states):
             aside = target.set_aside()
-            yield Noted(f"{target.name}: was made of another training of {source.name}; it is kept as {aside}")
+            yield Noted(f"{target.name}: was made of another training; it is kept as {aside}")
         quantize(model)
         contents = Contents(snapshot.config, snapshot.tokenizer, snapshot.training, weights_of(model))
         state, _ = target.publish(contents)
@@ -51,6 +51,21 @@ def quantize_model(source: ModelDirectory, target: ModelDirectory) -> Iterator[E
 def _read(newest: Snapshot) -> tuple[Snapshot, GPT, int]:
     """A state, its model and the size of its weights, at once: a running training may retire it any time."""
     return newest, newest.load(torch.device("cpu")), newest.state.weight_bytes()
+
+
+def _is_whole(state: State) -> bool:
+    return not any(problem for _, problem in state.check())
+
+
+def _is_earlier(state: State, snapshot: Snapshot) -> bool:
+    """Whether a state is of the same run, at most as far: then it may stand beside the newer one."""
+    mine, other = state.training(), snapshot.training
+    is_same_run = (mine.model_name, mine.training.seed, mine.data) == (
+        other.model_name,
+        other.training.seed,
+        other.data,
+    )
+    return is_same_run and state.config() == snapshot.config and (state.step < snapshot.state.step or mine == other)
 
 
 def _require_ours(target: ModelDirectory, states: list[State]) -> None:

@@ -42,10 +42,8 @@ def test_each_line_is_answered_and_the_history_is_kept(tmp_path: Path) -> None:
 
 def test_mistakes_are_told_and_the_chat_goes_on(tmp_path: Path) -> None:
     (tmp_path / "there.txt").write_text("mine")
-    run = said(
-        tmp_path,
-        "/nosuch\n/set temperature -1\n/save there.txt\n/save ~nobody-of-this-name/x\n/save a\0b\nΩmega\nThe loss\r\n/quit\nThe end\n",
-    )
+    saves = "/save there.txt\n/save ~nobody-of-this-name/x\n/save a\0b\n"
+    run = said(tmp_path, "/nosuch\n/set temperature -1\n" + saves + "Ωmega\nThe loss\r\n/quit\nThe end\n")
     assert run.returncode == 0
     for words in ("/nosuch: not a command", "allowed", "there.txt: is there already", "Ω"):
         assert words in run.stderr

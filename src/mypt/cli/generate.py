@@ -178,9 +178,8 @@ def generate(
             raise typer.Exit(stopped.exit_code)
         load_s = time.monotonic() - started_s
         if show_info:
-            show_model_line(
-                directory.name, loaded.snapshot.training, loaded.snapshot.config, loaded.tokenizer.spec.kind
-            )
+            about = loaded.snapshot
+            show_model_line(directory.name, about.training, about.config, loaded.tokenizer.spec.kind)
         if config.mode != "chat":
             draw_generation(loaded.stream(texts, config), config, look, loaded.label, load_s=load_s)
     if config.mode == "chat":  # where Ctrl-C ends an answer, and not the program

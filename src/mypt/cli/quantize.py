@@ -23,10 +23,8 @@ def quantize(
     wanted = pick_model(name, model_name)
     if wanted is None:
         raise UsageError("say which model: mypt quantize NAME")
-    source, target = (
-        ModelDirectory(checkpoint_dir, wanted),
-        ModelDirectory(checkpoint_dir, f"{wanted}-int8" if out is None else out),
-    )
+    source = ModelDirectory(checkpoint_dir, wanted)
+    target = ModelDirectory(checkpoint_dir, f"{wanted}-int8" if out is None else out)
 
     from mypt.core.checkpoint.quantize import quantize_model
 

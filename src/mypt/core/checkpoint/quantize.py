@@ -60,12 +60,13 @@ def _is_whole(state: State) -> bool:
 def _is_earlier(state: State, snapshot: Snapshot) -> bool:
     """Whether a state is of the same run, at most as far: then it may stand beside the newer one."""
     mine, other = state.training(), snapshot.training
-    is_same_run = (mine.model_name, mine.training.seed, mine.data) == (
-        other.model_name,
-        other.training.seed,
-        other.data,
+    pairs = (
+        (mine.model_name, other.model_name),
+        (mine.training.seed, other.training.seed),
+        (mine.data, other.data),
+        (state.config(), snapshot.config),
     )
-    return is_same_run and state.config() == snapshot.config and (state.step < snapshot.state.step or mine == other)
+    return all(one == another for one, another in pairs) and (mine.step < other.step or mine == other)
 
 
 def _require_ours(target: ModelDirectory, states: list[State]) -> None:

@@ -15,6 +15,7 @@ from mypt.records.sampling import SamplingConfig
 
 _PROMPT_TOKENS = 16
 _WARMUP_TOKENS = 8
+_FEWEST_TOKENS = 2
 _SEED = 1
 
 
@@ -55,7 +56,8 @@ class _Writer:
             Seconds until the first token, the number of tokens after it, and their seconds.
         """
         began_s = time.perf_counter()
-        decoder, text = Decoder(self._model, self._device, 1, window), list(self._prompt)
+        text = list(self._prompt)
+        decoder = Decoder(self._model, self._device, 1, max(window, len(text) + _FEWEST_TOKENS))
         decoder.begin(0, text)
         self._add_token(decoder, text)
         first_s = time.perf_counter() - began_s

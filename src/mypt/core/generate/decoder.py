@@ -46,7 +46,7 @@ class Decoder:
     @torch.inference_mode()
     def begin(self, row: int, prompt: Sequence[int]) -> None:
         """Read a new text into a row; a prompt that another row began with, and still holds, is not read again."""
-        first = max(0, len(prompt) - self._window)
+        prompt, first = tuple(prompt), max(0, len(prompt) - self._window)
         for other, known in enumerate(self._prompts):
             if known == prompt and self._starts[other] == first:
                 self._cache.copy(other, row, len(prompt) - 1 - first)
@@ -54,7 +54,7 @@ class Decoder:
         else:
             self._cache.forget(row)
             self._read(row, prompt, first)
-        self._starts[row], self._prompts[row] = first, tuple(prompt)
+        self._starts[row], self._prompts[row] = first, prompt
 
     @torch.inference_mode()
     def step(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mypt.errors import UsageError
+from mypt.errors import MemoryShortageError, UsageError
 
 Kind = Literal["cpu", "cuda", "mps"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -127,6 +127,21 @@ def is_shortage(problem: BaseException) -> bool:
     if isinstance(problem, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _SHORTAGES)
+
+
+@contextmanager
+def shortage_told(tell: Callable[[], MemoryShortageError]) -> Generator[None]:
+    """Say in our words that something does not fit.
+
+    Raises:
+        MemoryShortageError: what `tell` gives, instead of torch's and Python's own errors.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        if not is_shortage(problem):
+            raise
+        raise tell() from None
 
 
 _RUNS: list[int] = []

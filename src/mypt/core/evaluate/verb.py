@@ -5,8 +5,7 @@ open all models -> for each tokenizer: read the text -> for each model of it: lo
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.sliding import SlidingWindows
 from mypt.core.data.splits import Corpus
 from mypt.core.data.stream import TokenStream
-from mypt.core.device import Device, choose_device, deterministic, is_shortage
+from mypt.core.device import Device, choose_device, deterministic, shortage_told
 from mypt.core.evaluate.loss import running_totals
 from mypt.core.evaluate.score import Totals
 from mypt.core.evaluate.text import Text, choose_text, read_split
@@ -155,7 +154,7 @@ def _score(entry: _Entry, job: _Job) -> Generator[Event]:
     started_s = time.monotonic()
     block_size = entry.snapshot.config.block_size
     windows = SlidingWindows(job.stream, block_size, job.stride(block_size))
-    with _clear_shortage(entry.name, job.sequences_at_once(block_size), block_size):
+    with shortage_told(lambda: _shortage(entry.name, job.sequences_at_once(block_size), block_size)):
         # Verified, and told of what is broken, when it was found; a running training may have gone on since.
         snapshot, model = read_newest(
             entry.directory, lambda newest: (newest, newest.load(job.device.torch)), lambda _: None
@@ -209,19 +208,9 @@ def _told(snapshot: Snapshot, job: _Job, totals: Totals, elapsed_s: float) -> Sc
     )
 
 
-@contextmanager
-def _clear_shortage(name: str, sequences: int, block_size: int) -> Iterator[None]:
-    """Say in our words that something does not fit.
-
-    Raises:
-        MemoryShortageError: instead of torch's and Python's own errors.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as problem:
-        if not is_shortage(problem):
-            raise
-        fewer = f"--batch-size {sequences // 2} takes less." if sequences > 1 else "Use a machine with more memory."
-        raise MemoryShortageError(
-            f"out of memory: {name}, {several(sequences, 'sequence')} of {block_size:,} tokens at a time", hint=fewer
-        ) from None
+def _shortage(name: str, sequences: int, block_size: int) -> MemoryShortageError:
+    """What to say of a model that does not fit."""
+    fewer = f"--batch-size {sequences // 2} takes less." if sequences > 1 else "Use a machine with more memory."
+    return MemoryShortageError(
+        f"out of memory: {name}, {several(sequences, 'sequence')} of {block_size:,} tokens at a time", hint=fewer
+    )

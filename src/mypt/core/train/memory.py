@@ -2,12 +2,12 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import torch
 
-from mypt.core.device import Device, is_shortage
+from mypt.core.device import Device, is_shortage, shortage_told
 from mypt.core.limits import memory_limit_bytes
 from mypt.core.train.session import Session
 from mypt.errors import MemoryShortageError
@@ -142,19 +142,13 @@ def in_memory(session: Session, work: Callable[[], T]) -> Generator[Warned, None
         )
 
 
-@contextmanager
-def clear_shortage(config: RunConfig, device: Device) -> Generator[None]:
-    """Say in our words that something does not fit.
+def clear_shortage(config: RunConfig, device: Device) -> AbstractContextManager[None]:
+    """Say in our words that a step does not fit.
 
     Raises:
-        MemoryShortageError: instead of torch's and Python's own errors.
+        MemoryShortageError: on leaving it, instead of torch's and Python's own errors.
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as problem:
-        if not is_shortage(problem):
-            raise
-        raise memory_shortage(config, device) from None
+    return shortage_told(lambda: memory_shortage(config, device))
 
 
 def _what_fits(config: RunConfig, device: Device, limit: int) -> str:

@@ -90,7 +90,8 @@ def generate(
     seed: Annotated[int | None, option("--seed", help="The same seed gives the same text.", panel=_CHOICE)] = None,
     num_samples: Annotated[int | None, option("--num-samples", help="Samples to draw.", panel=_MANY)] = None,
     batch_size: Annotated[
-        int | None, option("--batch-size", help="Samples written at once; it changes no text.", panel=_MANY)
+        int | None,
+        option("--batch-size", help="Samples written at once.", panel=_MANY),
     ] = None,
     stop: Annotated[
         list[str] | None,

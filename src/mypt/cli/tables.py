@@ -47,7 +47,8 @@ def show_model(report: ModelReport) -> None:
             if report.val_loss is None
             else f", val {report.val_loss:.4f} ({report.bits_per_byte or 0:.3f} bits/byte)"
         )
-        grid.add_row("loss", f"train {report.loss:.4f}{val}")
+        before = ", before the weights were rounded" if report.weights == "int8" else ""
+        grid.add_row("loss", f"train {report.loss:.4f}{val}{before}")
     if report.losses:
         grid.add_row("last losses", f"{sparkline(report.losses)}  {report.losses[0]:.2f} → {report.losses[-1]:.2f}")
     if report.initialized_from:

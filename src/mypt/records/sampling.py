@@ -62,7 +62,7 @@ class SamplingConfig(Record, frozen=True):
     )
     seed: int = Field(1337, ge=0, lt=2**63, description="The same seed gives the same text.")
     num_samples: int = Field(1, ge=1, le=10_000, description="Samples to draw.")
-    batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once; it changes no text.")
+    batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once.")
     stop: tuple[str, ...] = Field((), description="Texts that end a sample; they are not part of it.")
     mode: Literal["basic", "qa", "chat"] = Field(
         "basic", description="basic completes; qa asks and answers; chat does so in turns."
@@ -73,10 +73,10 @@ class SamplingConfig(Record, frozen=True):
     @model_validator(mode="after")
     def _beams_leave_nothing_to_chance(self) -> Self:
         if self.beams == 1:
-            if self._differs("length_penalty"):
+            if self.differs("length_penalty"):
                 raise ValueError("length_penalty is a setting of beam search (allowed: with beams above 1)")
             return self
-        chance = [name for name in _OF_CHANCE if self._differs(name)]
+        chance = [name for name in _OF_CHANCE if self.differs(name)]
         if chance:
             raise ValueError(f"beam search leaves nothing to chance, {chance[0]} means nothing (allowed: without it)")
         if self.num_samples > self.beams:
@@ -89,7 +89,7 @@ class SamplingConfig(Record, frozen=True):
     def _chat_is_one_text(self) -> Self:
         if self.mode == "chat" and self.num_samples > 1:
             raise ValueError("a chat goes on from one answer (allowed: num_samples = 1)")
-        if self.mode != "chat" and self._differs("turn"):
+        if self.mode != "chat" and self.differs("turn"):
             raise ValueError("turn is a setting of a chat (allowed: in mode chat)")
         if MESSAGE not in self.turn:
             raise ValueError(f"turn has no place for what is said (allowed: texts with {MESSAGE})")
@@ -106,5 +106,6 @@ class SamplingConfig(Record, frozen=True):
         """The text the model sees for a user's prompt."""
         return QA_PROMPT.format(prompt=prompt) if self.mode == "qa" else prompt
 
-    def _differs(self, name: str) -> bool:
+    def differs(self, name: str) -> bool:
+        """Whether a setting is another than the default."""
         return getattr(self, name) != type(self).model_fields[name].default

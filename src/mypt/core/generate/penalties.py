@@ -29,9 +29,8 @@ class Penalties:
     @staticmethod
     def are_set(config: SamplingConfig) -> bool:
         """Whether there is anything to do."""
-        plain = SamplingConfig()
         names = ("repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram")
-        return any(getattr(config, name) != getattr(plain, name) for name in names)
+        return any(config.differs(name) for name in names)
 
     def note(self, token_id: int) -> None:
         """Count a new token."""

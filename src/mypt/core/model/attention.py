@@ -64,7 +64,7 @@ def attend_cached(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, cach
         return attend(query_BHTD, keys, values, mask)
     # Queries that share a key look like positions, and none of them hides anything from another.
     query_BHGD = query_BHTD.reshape(B, keys.shape[1], -1, D)
-    if cache.is_even:
+    if cache.ends_B is None:
         mixed_BHGD = F.scaled_dot_product_attention(query_BHGD, keys, values)
     elif query_BHTD.device.type == "cpu":
         pieces = zip(query_BHGD.split(1), keys.split(1), values.split(1), past, strict=True)
@@ -72,8 +72,7 @@ def attend_cached(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, cach
             [F.scaled_dot_product_attention(q, k[:, :, : n + 1], v[:, :, : n + 1]) for q, k, v, n in pieces]
         )
     else:
-        ends_B1 = torch.tensor(past, device=query_BHTD.device)[:, None]
-        mask = (torch.arange(keys.shape[2], device=query_BHTD.device) <= ends_B1)[:, None, None]
+        mask = (torch.arange(keys.shape[2], device=keys.device) <= cache.ends_B[:, None])[:, None, None]
         mixed_BHGD = F.scaled_dot_product_attention(query_BHGD, keys, values, attn_mask=mask)
     return mixed_BHGD.reshape(B, H, 1, D)
 

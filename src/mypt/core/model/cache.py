@@ -65,25 +65,25 @@ class CacheRows:
         """Filled positions of each row."""
         self._cache.lengths[rows] = self.lengths
         self.longest = max(self.lengths)
-        self.is_even = min(self.lengths) == self.longest
-        device = self._cache.memory.device
-        self._ends_B = None if self.is_even else torch.tensor(self.lengths, device=device)
+        is_even = min(self.lengths) == self.longest
+        self.ends_B = None if is_even else torch.tensor(self.lengths, device=self._cache.memory.device)
+        """The same as a tensor, where rows are not equally long; else None."""
 
     def next_positions(self, count: int) -> Tensor:
         """Positions of the next tokens: of shape (T,) where they are the same in all rows, else (B, T)."""
         count_T = torch.arange(count, device=self._cache.memory.device)
-        return count_T + (self.longest if self._ends_B is None else self._ends_B[:, None])
+        return count_T + (self.longest if self.ends_B is None else self.ends_B[:, None])
 
     def extend(self, layer: int, keys_BHTD: Tensor, values_BHTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values; give back all so far, up to the end of the longest row."""
         count = keys_BHTD.shape[2]
         keys, values = (whole.narrow(0, self._first, self._count) for whole in self._cache.layers[layer])
-        if self._ends_B is None:
+        if self.ends_B is None:
             keys.narrow(2, self.longest, count).copy_(keys_BHTD)
             values.narrow(2, self.longest, count).copy_(values_BHTD)
         else:
             assert count == 1, "several positions of rows that are not equally long"
             each_B = torch.arange(self._count, device=keys.device)
-            keys[each_B, :, self._ends_B] = keys_BHTD[:, :, 0]
-            values[each_B, :, self._ends_B] = values_BHTD[:, :, 0]
+            keys[each_B, :, self.ends_B] = keys_BHTD[:, :, 0]
+            values[each_B, :, self.ends_B] = values_BHTD[:, :, 0]
         return keys.narrow(2, 0, self.longest + count), values.narrow(2, 0, self.longest + count)

@@ -95,8 +95,7 @@ class _MeanLoss(torch.autograd.Function):
         # Added up in fp32 whatever the weights are: bf16 would lose the small parts.
         weight_gradient_VC = torch.zeros_like(weight_VC, dtype=wide)
         bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
-        size = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda)
-        for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V, size):
+        for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
             for part, part_RV in _scored([(rows, logits_RV)]):
                 total += to_gradient(part_RV, targets_N[part], divisor).sum()
             gradient_RV = logits_RV
@@ -120,8 +119,9 @@ Logits = tuple[slice, Tensor]
 """Some rows, and their logits, which whoever takes them may overwrite."""
 
 
-def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, size: int) -> Iterator[Logits]:
-    """Logits of all rows, so many at a time. Each time they lie in the same place."""
+def _logits(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None) -> Iterator[Logits]:
+    """Logits of all rows, as many at a time as are to be in memory. Each time they lie in the same place."""
+    size = rows_at_once(len(hidden_NC), len(weight_VC), weight_VC.itemsize, on_gpu=weight_VC.is_cuda)
     room_RV = hidden_NC.new_empty(size, len(weight_VC))
     for first in range(0, len(hidden_NC), size):
         rows = slice(first, min(first + size, len(hidden_NC)))

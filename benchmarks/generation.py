@@ -4,7 +4,7 @@
 
 Random weights, a prompt of 16 tokens, temperature 0.8, top-k 200. Each contender is a process of its own; per row the
 median of the rounds, and what it is of each peer's. transformers takes part where it is installed, nanoGPT where a
-checkout is named. `mypt x16` writes 16 texts side by side.
+checkout is named. `x16` writes 16 texts side by side.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 SHAPES = {"tiny": (4, 4, 192, 128), "small": (12, 6, 384, 256), "150M": (16, 12, 768, 256)}
 VOCABULARY, PROMPT_TOKENS = 50_304, 16
 _FEWEST_TEXTS = 3
-OURS = ["mypt", "mypt int8", "mypt x16", "mypt int8 x16"]
+OURS = [f"mypt {kind}{texts}" for texts in ("", " x16") for kind in ("fp32", "bf16", "int8")]
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=100, help="tokens of a text")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each process, at least")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="fp32", help="of mypt without int8: fp32 or bf16")
+    parser.add_argument("--compile", default="auto", help="of mypt: auto, on or off")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -121,6 +121,7 @@ def ours(name: str, shape: str, options: argparse.Namespace) -> Callable[[], int
     import torch
 
     from mypt.core.device import NARROW, choose_device
+    from mypt.core.generate.reader import choose_reader
     from mypt.core.generate.stream import generate
     from mypt.core.heap import keep_freed_memory
     from mypt.core.model.gpt import GPT
@@ -143,11 +144,12 @@ def ours(name: str, shape: str, options: argparse.Namespace) -> Callable[[], int
     torch.manual_seed(0)
     config = ModelConfig(n_layer=L, n_head=H, n_embd=C, block_size=T, vocab_size=VOCABULARY)
     model = GPT(config).eval().requires_grad_(False)  # noqa: FBT003 - torch's own
-    if "int8" in name:
+    kind = name.split()[1]
+    if kind == "int8":
         quantize(model)
-    elif options.precision in NARROW:
-        model.to(NARROW[options.precision])
-    tokenizer, device = Wide(), choose_device("cpu", "fp32")
+    elif kind in NARROW:
+        model.to(NARROW[kind])
+    tokenizer, device = Wide(), choose_reader(choose_device("cpu", "fp32"), options.compile)
     samples = 16 if name.endswith("x16") else 1
     settings = SamplingConfig(max_new_tokens=options.new, top_k=200, num_samples=samples)
 

@@ -22,6 +22,7 @@ def load(
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32",
     int8: bool = False,
+    compile: Literal["auto", "on", "off"] = "auto",  # noqa: A002 - as everywhere
 ) -> "LoadedModel":
     """Load a trained model: `mypt.load("shakespeare").generate("ROMEO:")`.
 
@@ -31,15 +32,16 @@ def load(
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.
         precision: of weights, activations and cache.
         int8: round the weights to 8 bits, if they are not yet; then the rest stays in fp32.
+        compile: whether tokens are read by compiled code: 'auto' is on CPUs where there is a C compiler.
 
     Raises:
         CheckpointError: when there is no whole model of this name.
-        UsageError: for a device this machine does not have, or a precision beside int8.
+        UsageError: for a device this machine does not have, a precision beside int8, or code it cannot compile.
     """
     from mypt.core.generate.loaded import load_model
 
     directory = ModelDirectory(Path(checkpoint_dir), name)
-    return load_model(directory, device, warnings.warn, precision=precision, int8=int8)
+    return load_model(directory, device, warnings.warn, precision=precision, int8=int8, compiled=compile)
 
 
 def train(

@@ -31,7 +31,7 @@ class Device:
     index: int | None
     precision: Precision
     compiled: bool = False
-    """Whether steps of training run compiled code."""
+    """Whether compiled code runs: of the steps of a training, or of the reading of tokens for a generation."""
 
     @property
     def torch(self) -> torch.device:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.device import Device
+from mypt.core.generate.reader import open_reader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.errors import DivergedError
@@ -31,13 +32,12 @@ class Decoder:
             rows: texts at a time, at most.
             longest: tokens of a text, at most.
         """
-        self._model = model
-        self._device = device
         self._window = model.config.block_size
         self._kept = self._window if model.config.traits.slides_by_one else max(1, self._window // 2)
         positions = max(1, min(self._window, longest))
         with torch.inference_mode():
             self._cache = KeyValueCache(model.config, rows, positions, device.torch, model.dtype)
+        self._reader = open_reader(model, self._cache, device)
         self._starts = [0] * rows
         """Index in each text of the first token in the cache."""
         self._prompts: list[tuple[int, ...] | None] = [None] * rows
@@ -68,9 +68,7 @@ class Decoder:
                 self._starts[row] = len(text) - self._kept
                 self._cache.forget(row)
                 self._read(row, text, self._starts[row])
-        newest_B1 = torch.tensor([[text[-1]] for text in texts], device=self._device.torch)
-        hidden_B1C = self._model.hidden(newest_B1, self._cache.rows(0, len(texts)))
-        logits_BV = self._model.logits(hidden_B1C)[:, 0].float().cpu().numpy()
+        logits_BV = self._reader.step([text[-1] for text in texts])
         if not np.isfinite(logits_BV.max()):
             raise DivergedError(
                 "the model's scores are no numbers",
@@ -92,6 +90,5 @@ class Decoder:
 
     def _read(self, row: int, text: Sequence[int], first: int) -> None:
         """Read a text from token `first` on, but for its newest token, which every step reads of all rows."""
-        if unread := list(text[first:-1]):
-            ids_1T = torch.tensor([unread], device=self._device.torch)
-            self._model.hidden(ids_1T, self._cache.rows(row, 1))
+        if unread := text[first:-1]:
+            self._reader.read(row, unread)

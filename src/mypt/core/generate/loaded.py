@@ -7,6 +7,7 @@ from typing import Literal
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.device import NARROW, Device, Precision, choose_device, computes_bf16
+from mypt.core.generate.reader import choose_reader
 from mypt.core.generate.stream import generate
 from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT
@@ -15,6 +16,7 @@ from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.errors import UsageError
 from mypt.events import Event, Generated
+from mypt.records.run import Compile
 from mypt.records.sampling import SamplingConfig
 
 
@@ -29,8 +31,9 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """The device and what the weights are in: 'cpu (2 threads), fp32'."""
-        return f"{self.device.label}, {'int8' if is_int8(self.model) else self.device.precision}"
+        """The device and how it computes: 'cpu (2 threads), fp32, compiled'."""
+        kind = "int8" if is_int8(self.model) else self.device.precision
+        return f"{self.device.label}, {kind}{', compiled' * self.device.compiled}"
 
     def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Generator[Event]:
         """Continue a prompt, or several, event by event."""
@@ -58,6 +61,7 @@ def load_model(
     *,
     precision: Precision | Literal["auto"] = "fp32",
     int8: bool = False,
+    compiled: Compile = "auto",
 ) -> LoadedModel:
     """Load the newest whole state of a model.
 
@@ -68,10 +72,12 @@ def load_model(
         precision: of weights, activations and cache; fp32 where weights are in int8. 'auto' is what the device has
             instructions for, bf16 before fp16.
         int8: round the weights to 8 bits, if they are not yet.
+        compiled: whether tokens are read by compiled code; 'auto' is where this machine can make it.
 
     Raises:
         CheckpointError: when there is none.
-        UsageError: for a device this machine does not have, or a precision that int8 does not go with.
+        UsageError: for a device this machine does not have, a precision that int8 does not go with, or code that it
+            cannot compile.
         DataError: when the tokenizer's table cannot be found.
     """
     device = choose_device(device_name, precision)
@@ -86,4 +92,4 @@ def load_model(
         quantize(model)
     elif device.precision != "fp32":
         model.to(NARROW[device.precision])
-    return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), device)
+    return LoadedModel(snapshot, model, build_tokenizer(snapshot.tokenizer), choose_reader(device, compiled))

@@ -1,0 +1,62 @@
+"""Reading tokens by read.c.
+
+Letters: B rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from ctypes import CDLL, byref, c_int32, c_int64, c_void_p
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mypt.core.generate.native.layout import Layout, whole_row
+from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.gpt import GPT
+
+_MOST_TOKENS = 32
+"""In one call, as read.c has room for."""
+
+
+class NativeReader:
+    """Extends the rows of a cache as the model itself would."""
+
+    def __init__(self, library: CDLL, model: GPT, cache: KeyValueCache) -> None:
+        self._read = library.mypt_read
+        self._read.restype = None
+        self._cache, self._vocab_size = cache, model.config.vocab_size
+        self._threads = torch.get_num_threads()
+        self._layout = Layout(model, cache, _MOST_TOKENS, self._threads)
+
+    def read(self, row: int, ids: Sequence[int]) -> None:
+        """Read the tokens that follow those of a row."""
+        for first in range(0, len(ids), _MOST_TOKENS):
+            some = ids[first : first + _MOST_TOKENS]
+            self._pass(some, [row] * len(some), range(self._cache.lengths[row], self._cache.lengths[row] + len(some)))
+            self._cache.lengths[row] += len(some)
+
+    def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Read one token in each of the first rows; logits of the next ones, shape (B, V)."""
+        logits_BV = np.empty((len(ids), whole_row(self._vocab_size)), np.float32)
+        for first in range(0, len(ids), _MOST_TOKENS):
+            rows = range(first, min(first + _MOST_TOKENS, len(ids)))
+            places = [self._cache.lengths[row] for row in rows]
+            self._pass([ids[row] for row in rows], rows, places, logits_BV[first:].ctypes.data)
+            self._cache.lengths[rows.start : rows.stop] = [place + 1 for place in places]
+        return logits_BV[:, : self._vocab_size]
+
+    def _pass(self, ids: Sequence[int], rows: Sequence[int], places: Sequence[int], logits: int | None = None) -> None:
+        """One call.
+
+        Raises:
+            IndexError: instead of reading what is not the model's.
+        """
+        if min(ids) < 0 or max(ids) >= self._vocab_size or max(places) >= self._cache.memory.shape[4]:
+            raise IndexError("a token or a position that the model does not have")
+        numbers = c_int64 * len(ids)
+        layout = self._layout
+        self._read(
+            *(byref(struct) for struct in (layout.model, layout.cache, layout.work)),
+            *(c_int64(len(ids)), numbers(*ids), numbers(*rows), numbers(*places)),
+            *(c_void_p(logits), c_int32(self._threads)),
+        )

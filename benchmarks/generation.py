@@ -121,7 +121,7 @@ def ours(name: str, shape: str, options: argparse.Namespace) -> Callable[[], int
     import torch
 
     from mypt.core.device import NARROW, choose_device
-    from mypt.core.generate.reader import choose_reader
+    from mypt.core.generate.compiled import choose_reader
     from mypt.core.generate.stream import generate
     from mypt.core.heap import keep_freed_memory
     from mypt.core.model.gpt import GPT

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mypt.core.device import choose_device
+from mypt.core.device import Device, choose_device
 from mypt.core.generate.sampler import candidates
 from mypt.core.generate.stream import generate
 from mypt.core.model.gpt import GPT
@@ -58,10 +58,12 @@ def a_model(vocab_size: int, family: FamilyName = "gpt2", *, size: float = 0.5, 
     return stirred(GPT(ModelConfig(family=family, vocab_size=vocab_size, **(sizes | changes))), size)
 
 
-def samples(gpt: GPT, tokenizer: Tokenizer, texts: Sequence[str], **settings: object) -> list[Generated]:
+def samples(
+    gpt: GPT, tokenizer: Tokenizer, texts: Sequence[str], device: Device = CPU, **settings: object
+) -> list[Generated]:
     """All samples of all prompts."""
     config = SamplingConfig.parse(settings, where="test")
-    return [event for event in generate(gpt, tokenizer, texts, config, CPU) if isinstance(event, Generated)]
+    return [event for event in generate(gpt, tokenizer, texts, config, device) if isinstance(event, Generated)]
 
 
 def read_plainly(gpt: GPT, text: Sequence[int], prompt_length: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generating import BLOCK_SIZE, CPU, Letters, a_model, each_shape, plain_letters, read_plainly, samples
+from mypt.core.device import Device
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.stream import generate
 from mypt.core.model.attention import attend_cached
@@ -47,14 +48,16 @@ def note_reads(gpt: GPT) -> list[tuple[int, ...]]:
     ids=str,
 )
 @each_shape
-def test_texts_are_the_same_however_many_are_written_at_once(shape: dict[str, Any], chosen: dict[str, Any]) -> None:
+def test_texts_are_the_same_however_many_are_written_at_once(
+    shape: dict[str, Any], chosen: dict[str, Any], device: Device
+) -> None:
     gpt = a_model(12, **shape)
     wanted = {"max_new_tokens": 14, "num_samples": 2, "seed": 4} | chosen
-    alone = [each for text in PROMPTS for each in samples(gpt, LETTERS, [text], **wanted, batch_size=1)]
+    alone = [each for text in PROMPTS for each in samples(gpt, LETTERS, [text], device, **wanted, batch_size=1)]
     expected = [(each.prompt, each.sample, each.token_ids, each.text, each.stopped_by) for each in alone]
     assert max(len(each.token_ids) for each in alone) > BLOCK_SIZE
     for batch_size in (2, 3, 5):
-        found = samples(gpt, LETTERS, PROMPTS, **wanted, batch_size=batch_size)
+        found = samples(gpt, LETTERS, PROMPTS, device, **wanted, batch_size=batch_size)
         assert [(each.prompt, each.sample, each.token_ids, each.text, each.stopped_by) for each in found] == expected
         assert [each.prompt_number for each in found] == [number for number in range(len(PROMPTS)) for _ in range(2)]
 
@@ -126,7 +129,7 @@ def test_stop_texts_cut_exactly_in_every_row(temperature: float) -> None:
 
 
 @each_shape
-def test_logits_of_uneven_rows_are_those_of_each_text_read_plainly(shape: dict[str, Any]) -> None:
+def test_logits_of_uneven_rows_are_those_of_each_text_read_plainly(shape: dict[str, Any], device: Device) -> None:
     """Also past the window, where each row refills in its own time; and for moved, dropped and new texts."""
     gpt, chance = a_model(12, **shape), np.random.default_rng(1)
 
@@ -135,7 +138,7 @@ def test_logits_of_uneven_rows_are_those_of_each_text_read_plainly(shape: dict[s
 
     prompts = [some(length) for length in (1, 3, 7, 8, 9, 20)]
     texts, lengths = [list(prompt) for prompt in prompts], [len(prompt) for prompt in prompts]
-    decoder = Decoder(gpt, CPU, 6, 60)
+    decoder = Decoder(gpt, device, 6, 60)
     for row, prompt in enumerate(prompts):
         decoder.begin(row, prompt)
 
@@ -159,10 +162,12 @@ def test_logits_of_uneven_rows_are_those_of_each_text_read_plainly(shape: dict[s
 
 @pytest.mark.parametrize("sources", [[0, 0, 0], [2, 1, 0], [1, 2], [2, 2, 0], [1]], ids=str)
 @each_shape
-def test_a_reordered_row_goes_on_as_the_text_it_became(shape: dict[str, Any], sources: list[int]) -> None:
+def test_a_reordered_row_goes_on_as_the_text_it_became(
+    shape: dict[str, Any], sources: list[int], device: Device
+) -> None:
     gpt = a_model(12, **shape)
     texts, lengths = [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11] * 12], [3, 7, 12]
-    decoder = Decoder(gpt, CPU, 3, 60)
+    decoder = Decoder(gpt, device, 3, 60)
     for row, text in enumerate(texts):
         decoder.begin(row, tuple(text))
     decoder.step(texts)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.device import Device
-from mypt.core.generate.reader import open_reader
+from mypt.core.generate.compiled import open_reader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.errors import DivergedError

@@ -7,7 +7,7 @@ from typing import Literal
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.device import NARROW, Device, Precision, choose_device, computes_bf16
-from mypt.core.generate.reader import choose_reader
+from mypt.core.generate.compiled import choose_reader
 from mypt.core.generate.stream import generate
 from mypt.core.heap import keep_freed_memory
 from mypt.core.model.gpt import GPT

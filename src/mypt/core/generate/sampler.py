@@ -1,6 +1,6 @@
 """Logits -> the next ids. Pure: the same logits, settings and chances give the same ids.
 
-    logits -> temperature -> top-k -> top-p -> min-p -> typical-p -> one draw
+    logits -> top-k -> temperature -> top-p -> min-p -> typical-p -> one draw
 
 Each filter sees what the one before has left. In numpy, which is several times as fast here as torch.
 Letters: B rows, V vocabulary, K candidates, N blocks, W their width.
@@ -23,6 +23,7 @@ _LOWEST_TEMPERATURE = 1e-30
 _LOOKS = (512, 8192)
 """So many ids hold the asked probability nearly always; to sort all of a large vocabulary takes ten times as long."""
 _BLOCK_WIDTH = 256
+_LARGEST_GROUP, _GROUPS_PER_ID = 64, 4
 
 
 class Candidates(NamedTuple):
@@ -65,12 +66,14 @@ def choose(logits_BV: Numbers, config: SamplingConfig, chances: Sequence[float])
 
 def candidates(logits_V: Numbers, config: SamplingConfig) -> Candidates:
     """The distribution that is sampled at a temperature above zero: whose ids, in order, and how likely each."""
-    with np.errstate(over="ignore"):  # far below the peak all is minus infinity
-        scores_V = (logits_V - logits_V.max()) / np.float32(max(config.temperature, _LOWEST_TEMPERATURE))
-    found = Candidates(scores_V)
+    found = Candidates(logits_V)
     if config.top_k is not None and config.top_k < len(logits_V):
-        # Fan et al., 2018; those as likely as the last of them stay too.
-        found = found.only(found.scores_K >= np.partition(found.scores_K, -config.top_k)[-config.top_k])
+        ids_K = _likeliest(logits_V, config.top_k)
+        found = Candidates(logits_V[ids_K], ids_K)
+    scores_K = found.scores_K - found.scores_K.max()
+    with np.errstate(over="ignore"):  # far below the peak all is minus infinity
+        scores_K /= np.float32(max(config.temperature, _LOWEST_TEMPERATURE))
+    found = Candidates(scores_K, found.ids_K)
     if config.top_p is not None and config.top_p < 1:
         found = _first_to_hold(found, -found.scores_K, config.top_p)
     if config.min_p:
@@ -78,6 +81,23 @@ def candidates(logits_V: Numbers, config: SamplingConfig) -> Candidates:
     if config.typical_p is not None and config.typical_p < 1:
         found = _first_to_hold(found, _surprise(found), config.typical_p)
     return found
+
+
+def _likeliest(logits_V: Numbers, count: int) -> Ids:
+    """The ids of so many highest scores, in order, and those as high as the last of them (Fan et al., 2018).
+
+    The vocabulary is dealt into groups. As many of the groups' best scores as are asked for are not below one mark, so
+    what is below it cannot be among the likeliest: of a large vocabulary that leaves few ids to look at.
+    """
+    ids_K = None
+    size = min(_LARGEST_GROUP, len(logits_V) // (_GROUPS_PER_ID * count))
+    if size > 1:
+        groups = len(logits_V) // size
+        best_N = logits_V[: size * groups].reshape(size, groups).max(axis=0)
+        ids_K = np.flatnonzero(logits_V >= np.partition(best_N, -count)[-count])
+    scores_K = logits_V if ids_K is None else logits_V[ids_K]
+    kept_K = np.flatnonzero(scores_K >= np.partition(scores_K, -count)[-count])
+    return kept_K if ids_K is None else ids_K[kept_K]
 
 
 def _surprise(found: Candidates) -> NDArray[np.float64]:
@@ -112,21 +132,24 @@ def _drawn(found: Candidates, chance: float) -> int:
 
     Summed in double precision: of the many ids of a large vocabulary each has its share.
     """
-    weights_K = found.weights
-    starts_N = np.arange(0, len(weights_K), _BLOCK_WIDTH)
-    blocks_N = np.add.reduceat(weights_K, starts_N, dtype=np.float64)
-    block, rest = _passed(blocks_N, chance * blocks_N.sum())
-    inside_W = weights_K[starts_N[block] : starts_N[block] + _BLOCK_WIDTH].astype(np.float64)
-    column = int(starts_N[block]) + _passed(inside_W, rest)[0]
+    weights_K, start = found.weights, 0
+    if len(weights_K) > _BLOCK_WIDTH:
+        starts_N = np.arange(0, len(weights_K), _BLOCK_WIDTH)
+        blocks_N = np.add.reduceat(weights_K, starts_N, dtype=np.float64)
+        block, chance = _passed(blocks_N, chance)
+        start = block * _BLOCK_WIDTH
+        weights_K = weights_K[start : start + _BLOCK_WIDTH]
+    column = start + _passed(weights_K, chance)[0]
     return column if found.ids_K is None else int(found.ids_K[column])
 
 
-def _passed(weights_N: NDArray[np.float64], mark: float) -> tuple[int, float]:
-    """The first column whose running sum is above the mark, and how far into the column that mark is.
+def _passed(weights_N: NDArray[np.floating], share: float) -> tuple[int, float]:
+    """The first column whose running sum is above a share of all, and at which share of the column that is.
 
     A column without weight is never it, whatever is rounded.
     """
-    sums_N = weights_N.cumsum()
-    below = min(mark, np.nextafter(sums_N[-1], 0))
-    column = int(sums_N.searchsorted(below, side="right"))
-    return column, max(0.0, below - (sums_N[column] - weights_N[column]))
+    sums_N = weights_N.cumsum(dtype=np.float64)
+    mark = min(share * sums_N[-1], math.nextafter(sums_N[-1], 0))
+    column = int(sums_N.searchsorted(mark, side="right"))
+    weight = float(weights_N[column])
+    return column, max(0.0, mark - (float(sums_N[column]) - weight)) / weight

@@ -14,6 +14,7 @@ import torch
 
 from mypt.core.device import NARROW
 from mypt.core.generate.native.reader import NativeReader
+from mypt.core.generate.reader import ModelReader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
@@ -38,7 +39,7 @@ class UnavailableError(Exception):
 
 @cache
 def open_library() -> CDLL:
-    """The library, compiled if it never was; the same answer all the while.
+    """The library for this processor; the same one all the while.
 
     Raises:
         UnavailableError: where nothing can be compiled, kept, or relied on.
@@ -48,33 +49,46 @@ def open_library() -> CDLL:
     target = _TARGETS.get(torch.backends.cpu.get_cpu_capability())
     if target is None:
         raise UnavailableError("the processor has neither AVX2 nor AVX-512")
-    path = _path(target)
+    return library_for(target)
+
+
+def library_for(target: str) -> CDLL:
+    """The library for a kind of processor, compiled if it is not kept.
+
+    Raises:
+        UnavailableError: as above.
+    """
+    key = _hash(b"\n".join([_SOURCE.read_bytes(), target.encode(), *map(str.encode, _FLAGS)]))
     try:
-        if not path.exists():
-            _compile(target, path)
-        _require_ours(path)
-        return CDLL(str(path))
-    except OSError as problem:
+        folder = cache_folder() / "native"
+        return CDLL(str(_kept(folder, key) or _compiled(folder, key, target)))
+    except (OSError, RuntimeError, UsageError) as problem:
         raise UnavailableError(str(problem)) from None
 
 
-def _path(target: str) -> Path:
-    key = hashlib.sha256(b"\n".join([_SOURCE.read_bytes(), target.encode(), *map(str.encode, _FLAGS)])).hexdigest()
-    try:
-        return cache_folder() / "native" / f"read-{key[:16]}.so"
-    except (RuntimeError, UsageError) as problem:
-        raise UnavailableError(str(problem)) from None
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _compile(target: str, path: Path) -> None:
+def _kept(folder: Path, key: str) -> Path | None:
+    """A library that is what it was, as its name says; one that others could have put there is not run."""
+    for path in folder.glob(f"read-{key}-*.so"):
+        found = path.stat()
+        is_ours = found.st_uid == os.getuid() and not found.st_mode & _OTHERS_MAY_WRITE
+        if is_ours and path.stem.endswith(_hash(path.read_bytes())):
+            return path
+    return None
+
+
+def _compiled(folder: Path, key: str, target: str) -> Path:
     """Compile, compare with the model itself, and only then give it its name: others may be doing the same."""
-    make_directory(path.parent)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    make_directory(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as room:
+        made = Path(room) / "read.so"
         _run([*_compiler(), *_FLAGS, f"-march={target}", "-o", str(made), str(_SOURCE), "-lm"])
         _require_agreement(CDLL(str(made)))
         made.chmod(0o755)
-        made.replace(path)
+        return made.replace(folder / f"read-{key}-{_hash(made.read_bytes())}.so")
 
 
 def _compiler() -> list[str]:
@@ -92,13 +106,6 @@ def _run(command: list[str]) -> None:
         raise UnavailableError(f"{command[0]} did not end") from None
     if done.returncode:
         raise UnavailableError(f"{command[0]} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
-
-
-def _require_ours(path: Path) -> None:
-    """Code that others could have put there is not run."""
-    found = path.stat()
-    if found.st_uid != os.getuid() or found.st_mode & _OTHERS_MAY_WRITE:
-        raise UnavailableError(f"others may write {path}")
 
 
 @torch.inference_mode()
@@ -121,6 +128,8 @@ def _require_agreement(library: CDLL) -> None:
 
 def _last_logits(library: CDLL, model: GPT, ids: list[int]) -> torch.Tensor:
     cache = KeyValueCache(model.config, 1, len(ids), torch.device("cpu"), model.dtype)
-    reader = NativeReader(library, model, cache)
-    reader.read(0, ids[:-1])
-    return torch.from_numpy(reader.step(ids[-1:])[0])
+    reader = NativeReader(library, model, cache, ModelReader(model, cache, torch.device("cpu")))
+    first, second = len(ids) // 2, len(ids) - 1
+    reader.read(0, ids[:first])
+    reader.read(0, ids[first:second])
+    return torch.from_numpy(reader.step(ids[second:])[0])

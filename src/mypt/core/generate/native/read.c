@@ -22,19 +22,20 @@
 #endif
 #define WHOLE_ROW 16           /* rows of activations are multiples of this, as layout.py knows */
 #define MOST_TOKENS 32         /* in one call, as reader.py knows */
-#define ROWS_AT_ONCE 2         /* of a matrix, times */
-#define TOKENS_AT_ONCE (LANES / 2) /* so many tokens: their sums fill half of the registers, or all */
+#define ROWS_AT_ONCE 4         /* of a matrix, times */
+#define TOKENS_AT_ONCE (LANES / 4) /* so many tokens: their sums fill half of the registers */
 #define ROWS_AHEAD 8           /* that are fetched from memory while these are summed */
+#define KEYS_AT_ONCE 4         /* of a head */
+#define VECTORS_AT_ONCE 4      /* of its values */
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH(index, count) for (int64_t index = 0; index < (count); index++)
-#define EACH_UNROLLED(index, count) _Pragma("GCC unroll 8") EACH(index, count)
+#define EACH_UNROLLED(index, count) _Pragma("GCC unroll 4") EACH(index, count)
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Whole __attribute__((vector_size(4 * LANES), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-typedef float Four __attribute__((vector_size(16)));
 
 enum Kind { FP32, BF16, INT8 };
 enum Activation { GELU, RELU, SWIGLU };
@@ -120,14 +121,25 @@ INLINE void store_in_cache(void *to, const float *from, int64_t count, int64_t k
 
 /* Functions of vectors; what is no number stays none */
 
+/* Sums of quarters. */
+INLINE __m128 folded(Lanes lanes) {
+#ifdef __AVX512F__
+    __m512 all = (__m512)lanes;
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+#else
+    __m256 half = (__m256)lanes;
+#endif
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 INLINE float total(Lanes lanes) {
-    union {
-        Lanes all;
-        Four parts[LANES / 4];
-    } of = {lanes};
-    Four sum = of.parts[0];
-    for (int i = 1; i < LANES / 4; i++) sum += of.parts[i];
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    __m128 four = folded(lanes), two = _mm_hadd_ps(four, four);
+    return _mm_cvtss_f32(_mm_hadd_ps(two, two));
+}
+
+/* The totals of four vectors, summed in the same order. */
+INLINE __m128 totals(const Lanes *four) {
+    return _mm_hadd_ps(_mm_hadd_ps(folded(four[0]), folded(four[1])), _mm_hadd_ps(folded(four[2]), folded(four[3])));
 }
 
 INLINE Lanes choose(Whole where, Lanes a, Lanes b) { return (Lanes)((where & (Whole)a) | (~where & (Whole)b)); }
@@ -161,32 +173,43 @@ INLINE Lanes activated(Lanes x, int64_t activation) {
 INLINE void tile(const Matrix *m, int64_t row, int64_t rows, const float *x, int64_t count, float *sums, int64_t kind) {
     int64_t columns = m->columns, whole = columns / LANES * LANES, width = padded(columns);
     const void *weights = at(m->weight, row * columns, kind);
-    Lanes sum[ROWS_AT_ONCE][TOKENS_AT_ONCE];
-    EACH_UNROLLED(r, rows) EACH_UNROLLED(n, count) sum[r][n] = (Lanes){};
+    Lanes sum[TOKENS_AT_ONCE][ROWS_AT_ONCE];
+    EACH_UNROLLED(r, rows) EACH_UNROLLED(n, count) sum[n][r] = (Lanes){};
     for (int64_t k = 0; k < whole; k += LANES) {
         Lanes weight[ROWS_AT_ONCE];
         EACH_UNROLLED(r, rows) {
             weight[r] = load(at(weights, r * columns + k, kind), kind);
             if (count == 1) __builtin_prefetch(at(weights, (r + ROWS_AHEAD) * columns + k, kind));
         }
-        EACH_UNROLLED(n, count) EACH_UNROLLED(r, rows) sum[r][n] += weight[r] * load(x + n * width + k, FP32);
+        EACH_UNROLLED(n, count) {
+            Lanes input = load(x + n * width + k, FP32);
+            EACH_UNROLLED(r, rows) sum[n][r] += weight[r] * input;
+        }
     }
     if (whole < columns)
         EACH_UNROLLED(r, rows) {
             Lanes weight = load_part(at(weights, r * columns + whole, kind), columns - whole, kind);
-            EACH_UNROLLED(n, count) sum[r][n] += weight * load(x + n * width + whole, FP32);
+            EACH_UNROLLED(n, count) sum[n][r] += weight * load(x + n * width + whole, FP32);
         }
-    EACH_UNROLLED(n, count) EACH_UNROLLED(r, rows) sums[n * LANES + r] = total(sum[r][n]);
+    EACH_UNROLLED(n, count)
+        if (rows == ROWS_AT_ONCE) _mm_storeu_ps(sums + n * LANES, totals(sum[n]));
+        else EACH_UNROLLED(r, rows) sums[n * LANES + r] = total(sum[n][r]);
 }
 
+INLINE void rows_of_tiles(const Matrix *m, int64_t row, int64_t rows, const float *x, int64_t count, float *sums,
+                          int64_t kind) {
+    int64_t r = 0;
+    for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) tile(m, row + r, ROWS_AT_ONCE, x, count, sums + r, kind);
+    for (; r < rows; r++) tile(m, row + r, 1, x, count, sums + r, kind);
+}
+
+/* Up to LANES rows times one group of inputs after the other, which then stays in the nearest cache. */
 INLINE void tiles(const Matrix *m, int64_t row, const float *x, int64_t count, float *sums, int64_t kind) {
-    int64_t width = padded(m->columns), rows = m->rows - row < LANES ? m->rows - row : LANES, r = 0, n;
-    for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) {
-        for (n = 0; n + TOKENS_AT_ONCE <= count; n += TOKENS_AT_ONCE)
-            tile(m, row + r, ROWS_AT_ONCE, x + n * width, TOKENS_AT_ONCE, sums + n * LANES + r, kind);
-        for (; n < count; n++) tile(m, row + r, ROWS_AT_ONCE, x + n * width, 1, sums + n * LANES + r, kind);
-    }
-    if (r < rows) EACH(n, count) tile(m, row + r, 1, x + n * width, 1, sums + n * LANES + r, kind);
+    int64_t width = padded(m->columns), rows = m->rows - row < LANES ? m->rows - row : LANES, n = 0;
+    if (rows < LANES) memset(sums, 0, count * LANES * sizeof(float));
+    for (; n + TOKENS_AT_ONCE <= count; n += TOKENS_AT_ONCE)
+        rows_of_tiles(m, row, rows, x + n * width, TOKENS_AT_ONCE, sums + n * LANES, kind);
+    for (; n < count; n++) rows_of_tiles(m, row, rows, x + n * width, 1, sums + n * LANES, kind);
 }
 
 /* The matrix times each input, with its bias; then it is set, added, activated, or gated by what `out` holds. */
@@ -194,7 +217,7 @@ static void product(const Matrix *m, const float *x, int64_t count, float *out, 
     int64_t stride = padded(m->rows);
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < m->rows; row += LANES) {
-        float sums[MOST_TOKENS * LANES] __attribute__((aligned(64))) = {0};
+        float sums[MOST_TOKENS * LANES] __attribute__((aligned(64)));
         if (m->kind == FP32) tiles(m, row, x, count, sums, FP32);
         if (m->kind == BF16) tiles(m, row, x, count, sums, BF16);
         if (m->kind == INT8) tiles(m, row, x, count, sums, INT8);
@@ -255,33 +278,60 @@ static void turn(float *head, const float *cosines, const float *sines, int64_t 
     }
 }
 
+/* How well some neighbouring keys fit a query, before it is scaled. */
+INLINE void fit(const float *query, const void *keys, int64_t count, int64_t D, float *scores, int64_t kind) {
+    int64_t whole = D / LANES * LANES, rest = D - whole;
+    Lanes sum[KEYS_AT_ONCE];
+    EACH_UNROLLED(t, count) sum[t] = (Lanes){};
+    for (int64_t d = 0; d < whole; d += LANES) {
+        Lanes part = load(query + d, FP32);
+        EACH_UNROLLED(t, count) sum[t] += part * load(at(keys, t * D + d, kind), kind);
+    }
+    if (rest) {
+        Lanes part = load_part(query + whole, rest, FP32);
+        EACH_UNROLLED(t, count) sum[t] += part * load_part(at(keys, t * D + whole, kind), rest, kind);
+    }
+    if (count == KEYS_AT_ONCE) _mm_storeu_ps(scores, totals(sum));
+    else EACH_UNROLLED(t, count) scores[t] = total(sum[t]);
+}
+
+/* Some neighbouring vectors of what is mixed from the values; or the last one, of `rest` numbers. */
+INLINE void mix(const float *weights, float all, const void *values, int64_t seen, int64_t D, int64_t vectors,
+                int64_t rest, float *mixed, int64_t kind) {
+    Lanes sum[VECTORS_AT_ONCE];
+    EACH_UNROLLED(v, vectors) sum[v] = (Lanes){};
+    EACH(t, seen) EACH_UNROLLED(v, vectors) {
+        const void *value = at(values, t * D + v * LANES, kind);
+        sum[v] += weights[t] * (rest ? load_part(value, rest, kind) : load(value, kind));
+    }
+    EACH_UNROLLED(v, vectors) {
+        sum[v] /= all;
+        memcpy(mixed + v * LANES, sum + v, (rest ? rest : LANES) * sizeof(float));
+    }
+}
+
 /* One head of one token, which sees `seen` positions. */
 INLINE void attend(const float *query, const void *keys, const void *values, int64_t seen, int64_t D, float *scores,
                    float *mixed, int64_t kind) {
-    int64_t whole = D / LANES * LANES, rest = D - whole;
     float scale = 1 / sqrtf(D), largest = -INFINITY;
     Lanes sums = {};
-    EACH(t, seen) {
-        Lanes sum = load_part(query + whole, rest, FP32) * load_part(at(keys, t * D + whole, kind), rest, kind);
-        for (int64_t d = 0; d < whole; d += LANES) sum += load(query + d, FP32) * load(at(keys, t * D + d, kind), kind);
-        scores[t] = total(sum) * scale;
-        if (scores[t] > largest) largest = scores[t];
-    }
-    for (int64_t t = seen; t < padded(seen); t++) scores[t] = -INFINITY;
-    for (int64_t t = 0; t < seen; t += LANES) {
-        Lanes weights = exponential(load(scores + t, FP32) - largest);
+    int64_t t = 0, d = 0;
+    for (; t + KEYS_AT_ONCE <= seen; t += KEYS_AT_ONCE)
+        fit(query, at(keys, t * D, kind), KEYS_AT_ONCE, D, scores + t, kind);
+    for (; t < seen; t++) fit(query, at(keys, t * D, kind), 1, D, scores + t, kind);
+    for (t = seen; t < padded(seen); t++) scores[t] = -INFINITY;
+    EACH(i, seen) if (scores[i] > largest) largest = scores[i];
+    for (t = 0; t < seen; t += LANES) {
+        Lanes weights = exponential((load(scores + t, FP32) - largest) * scale);
         sums += weights;
         store(scores + t, weights);
     }
     float all = total(sums);
-    for (int64_t d = 0; d < D; d += LANES) {
-        int64_t count = d < whole ? LANES : rest;
-        Lanes sum = {};
-        if (d < whole) EACH(t, seen) sum += scores[t] * load(at(values, t * D + d, kind), kind);
-        else EACH(t, seen) sum += scores[t] * load_part(at(values, t * D + d, kind), rest, kind);
-        sum /= all;
-        memcpy(mixed + d, &sum, count * sizeof(float));
-    }
+    for (; d + VECTORS_AT_ONCE * LANES <= D; d += VECTORS_AT_ONCE * LANES)
+        mix(scores, all, at(values, d, kind), seen, D, VECTORS_AT_ONCE, 0, mixed + d, kind);
+    for (; d + 2 * LANES <= D; d += 2 * LANES) mix(scores, all, at(values, d, kind), seen, D, 2, 0, mixed + d, kind);
+    for (; d + LANES <= D; d += LANES) mix(scores, all, at(values, d, kind), seen, D, 1, 0, mixed + d, kind);
+    if (d < D) mix(scores, all, at(values, d, kind), seen, D, 1, D - d, mixed + d, kind);
 }
 
 /* Queries, keys and values of all tokens -> what each token takes from the positions it sees; keys and values stay. */

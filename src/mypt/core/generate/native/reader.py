@@ -1,4 +1,4 @@
-"""Reading tokens by read.c.
+"""What reads tokens by read.c.
 
 Letters: B rows, V vocabulary.
 """
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.generate.native.layout import Layout, whole_row
+from mypt.core.generate.reader import ModelReader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 
@@ -19,21 +20,27 @@ _MOST_TOKENS = 32
 
 
 class NativeReader:
-    """Extends the rows of a cache as the model itself would."""
+    """Extends the rows of a cache by one call for all layers.
 
-    def __init__(self, library: CDLL, model: GPT, cache: KeyValueCache) -> None:
+    What does not fit one call is read by the model: its products of large matrices are faster.
+    """
+
+    def __init__(self, library: CDLL, model: GPT, cache: KeyValueCache, model_reader: ModelReader) -> None:
         self._read = library.mypt_read
         self._read.restype = None
-        self._cache, self._vocab_size = cache, model.config.vocab_size
+        self._cache, self._model_reader = cache, model_reader
+        self._vocab_size = model.config.vocab_size
         self._threads = torch.get_num_threads()
         self._layout = Layout(model, cache, _MOST_TOKENS, self._threads)
 
     def read(self, row: int, ids: Sequence[int]) -> None:
         """Read the tokens that follow those of a row."""
-        for first in range(0, len(ids), _MOST_TOKENS):
-            some = ids[first : first + _MOST_TOKENS]
-            self._pass(some, [row] * len(some), range(self._cache.lengths[row], self._cache.lengths[row] + len(some)))
-            self._cache.lengths[row] += len(some)
+        if len(ids) > _MOST_TOKENS:
+            self._model_reader.read(row, ids)
+            return
+        first = self._cache.lengths[row]
+        self._pass(ids, [row] * len(ids), range(first, first + len(ids)))
+        self._cache.lengths[row] += len(ids)
 
     def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Read one token in each of the first rows; logits of the next ones, shape (B, V)."""

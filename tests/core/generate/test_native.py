@@ -1,0 +1,311 @@
+"""Compiled code reads tokens as the model does; it is used when it does, and only then."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from generating import CPU, a_model, plain_letters, samples
+from mypt.core.device import choose_device
+from mypt.core.generate.compiled import choose_reader
+from mypt.core.generate.decoder import Decoder
+from mypt.core.generate.native import library
+from mypt.core.generate.native.library import UnavailableError, library_for, open_library
+from mypt.core.generate.native.reader import NativeReader
+from mypt.core.generate.reader import ModelReader
+from mypt.core.model.cache import KeyValueCache
+from mypt.core.model.gpt import GPT
+from mypt.core.model.int8 import quantize
+from mypt.errors import DivergedError, UsageError
+from mypt.records.model import FamilyName, ModelConfig
+from support import stirred
+
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+TARGETS = {"AVX512": ["x86-64-v4", "x86-64-v3"], "AVX2": ["x86-64-v3"]}.get(CAPABILITY, [])
+pytestmark = pytest.mark.skipif(not (TARGETS and shutil.which("cc")), reason="no C compiler for this processor")
+
+LONGEST = 64
+KINDS = ["bf16", "fp32", "int8"]
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    """Every family, with sizes that are no multiples of anything."""
+    family = draw(st.sampled_from(["gpt2", "mypt-v1", "modern"]))
+    n_kv_head = draw(st.integers(1, 3))
+    n_head = n_kv_head * draw(st.integers(1, 3)) if family == "modern" else n_kv_head
+    width = 2 * draw(st.integers(1, 36))
+    sizes: dict[str, Any] = {"n_layer": draw(st.integers(1, 2)), "n_head": n_head, "n_embd": n_head * width}
+    own: dict[str, Any] = {"n_kv_head": n_kv_head, "n_inner": draw(st.integers(1, 90))} if family == "modern" else {}
+    if family == "gpt2":
+        own["bias"] = draw(st.booleans())
+    return ModelConfig(family=family, block_size=LONGEST, vocab_size=draw(st.integers(1, 70)), **sizes, **own)
+
+
+def a_model_of(config: ModelConfig, kind: str) -> GPT:
+    torch.manual_seed(3)
+    gpt = stirred(GPT(config), 0.2).requires_grad_(False)  # noqa: FBT003 - torch's own
+    if kind == "int8":
+        quantize(gpt)
+    return gpt.to(torch.bfloat16) if kind == "bf16" else gpt
+
+
+def widened(gpt: GPT) -> GPT:
+    """The same numbers in fp32."""
+    wide = GPT(gpt.config).eval()
+    kept = {name: tensor.float() for name, tensor in gpt.state_dict().items() if not name.endswith(".scale")}
+    for name, tensor in gpt.state_dict().items():
+        if name.endswith(".scale"):
+            kept[name.removesuffix("scale") + "weight"] *= tensor[:, None]
+    wide.load_state_dict(kept)
+    return wide
+
+
+def a_reader(gpt: GPT, rows: int, target: str = "", dtype: torch.dtype | None = None) -> NativeReader:
+    """What reads by compiled code alone."""
+    cache = KeyValueCache(gpt.config, rows, LONGEST, torch.device("cpu"), dtype or gpt.dtype)
+    cache.memory.fill_(torch.nan)  # what was never written must never be read
+    code = library_for(target) if target else open_library()
+    return NativeReader(code, gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
+
+
+def read_in_pieces(reader: NativeReader, row: int, ids: Sequence[int], sizes: Sequence[int]) -> None:
+    for size in sizes:
+        if piece := ids[:size]:
+            reader.read(row, piece)
+        ids = ids[size:]
+    assert not ids
+
+
+def ids_of(gpt: GPT, length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, gpt.config.vocab_size, length).tolist()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=60, deadline=None)
+@given(configs(), st.sampled_from(KINDS), st.integers(2, LONGEST), st.integers(1, 2))
+def test_compiled_code_gives_the_logits_of_the_model(
+    target: str, config: ModelConfig, kind: str, length: int, threads: int
+) -> None:
+    gpt, before = a_model_of(config, kind), torch.get_num_threads()
+    ids = ids_of(gpt, length)
+    torch.set_num_threads(threads)
+    try:
+        reader = a_reader(gpt, 2, target, torch.float32)
+        read_in_pieces(reader, 1, ids[:-1], [1, 30, 32])
+        read_in_pieces(reader, 0, ids[:-1], [30, 1, 32])
+        found = reader.step([ids[-1]] * 2)
+    finally:
+        torch.set_num_threads(before)
+    with torch.inference_mode():
+        expected = widened(gpt)(torch.tensor([ids]))[0, -1].numpy()
+    np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mypt-v1", "modern"])
+def test_keys_and_values_in_bf16_are_those_of_fp32_rounded(family: FamilyName) -> None:
+    gpt = a_model(12, family, block_size=LONGEST)
+    narrow, wide = a_reader(gpt, 1, dtype=torch.bfloat16), a_reader(gpt, 1)
+    for reader in (narrow, wide):
+        reader.read(0, [5])  # what is first sees itself alone, and so is not rounded before it is stored
+    stored, exact = (reader._cache.memory[0, :, 0, :, 0] for reader in (narrow, wide))
+    torch.testing.assert_close(stored, exact.to(torch.bfloat16), rtol=0, atol=0)
+    for reader in (narrow, wide):
+        read_in_pieces(reader, 0, ids_of(gpt, 40), [20, 20])
+    found, expected = narrow.step([3]), wide.step([3])
+    assert 0 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=40, deadline=None)
+@given(
+    configs(),
+    st.sampled_from(KINDS),
+    st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
+def test_a_token_has_the_same_bits_alone_and_among_others_and_in_a_prompt(
+    target: str, config: ModelConfig, kind: str, lengths: list[int], chance: Any
+) -> None:
+    gpt = a_model_of(config, kind)
+    texts = [ids_of(gpt, length, seed) for seed, length in enumerate(lengths)]
+    together = a_reader(gpt, len(texts), target)
+    for row, text in enumerate(texts):
+        middle = chance.randint(0, 32)
+        read_in_pieces(together, row, text[:-1], [middle, 20, 20])
+    found = together.step([text[-1] for text in texts])
+    for row in chance.sample(range(len(texts)), min(3, len(texts))):
+        alone = a_reader(gpt, 1, target)
+        for token in texts[row][:-1]:
+            alone.read(0, [token])
+        np.testing.assert_array_equal(alone.step(texts[row][-1:])[0], found[row])
+
+
+def test_a_long_prompt_is_read_by_the_model_into_the_same_cache() -> None:
+    gpt = a_model(12, block_size=LONGEST)
+    ids = ids_of(gpt, 60)
+    reader, plain = a_reader(gpt, 1), a_reader(gpt, 1)
+    with torch.inference_mode():
+        reader.read(0, ids[:50])
+    reader.read(0, ids[50:59])
+    read_in_pieces(plain, 0, ids[:59], [25, 25, 9])
+    np.testing.assert_allclose(reader.step(ids[59:]), plain.step(ids[59:]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["gpt2", "mypt-v1", "modern"])
+def test_a_number_that_is_none_is_never_hidden(family: str, kind: str) -> None:
+    config = ModelConfig.parse({"family": family, "n_head": 2, "n_embd": 32, "vocab_size": 9, "n_layer": 2}, where="")
+    gpt = a_model_of(config, kind)
+    damaged = [gpt.blocks[0].attention_norm.weight, gpt.blocks[1].mlp_norm.weight, gpt.final_norm.weight]
+    damaged += [gpt.token_embedding.scale if kind == "int8" else gpt.token_embedding.weight]
+    for tensor in damaged:
+        kept = tensor.clone()
+        with torch.inference_mode():
+            tensor.fill_(torch.nan)
+        decoder = Decoder(gpt, choose_reader(CPU, "on"), 1, 20)
+        decoder.begin(0, [1, 2, 3])
+        with pytest.raises(DivergedError):
+            decoder.step([[1, 2, 3]])
+        with torch.inference_mode():
+            tensor.copy_(kept)
+
+
+def test_scores_of_any_size_are_those_of_the_model() -> None:
+    """Softmax and activations of huge numbers: e to their power does not fit."""
+    gpt = a_model(12, size=30.0, block_size=LONGEST)
+    ids = ids_of(gpt, 40)
+    reader = a_reader(gpt, 1)
+    read_in_pieces(reader, 0, ids[:-1], [20, 20])
+    with torch.inference_mode():
+        expected = gpt(torch.tensor([ids]))[0, -1].numpy()
+    np.testing.assert_allclose(reader.step(ids[-1:])[0], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("held", "token"), [(0, 12), (0, -1), (LONGEST, 3)])
+def test_what_is_not_the_models_is_not_read(held: int, token: int) -> None:
+    reader = a_reader(a_model(12, block_size=LONGEST), 1)
+    read_in_pieces(reader, 0, [3] * held, [32, 32])
+    for read in (lambda: reader.read(0, [token]), lambda: reader.step([token])):
+        with pytest.raises(IndexError):
+            read()
+
+
+def test_greedy_texts_and_draws_are_those_of_the_model() -> None:
+    gpt, letters = a_model(12, block_size=32), plain_letters("abcdefghijkl")
+    compiled = choose_reader(CPU, "on")
+    for wanted in ({"temperature": 0}, {"temperature": 1.0, "seed": 5}, {"beams": 3}, {"temperature": 0.9, "top_k": 3}):
+        found, expected = (
+            samples(gpt, letters, ["ab", "lkjih"], device, max_new_tokens=60, **wanted) for device in (compiled, CPU)
+        )
+        assert [each.text for each in found] == [each.text for each in expected]
+
+
+class TestKeeping:
+    """The library is compiled once, and run only where it is right and nobody else could have changed it."""
+
+    @pytest.fixture(autouse=True)
+    def _empty(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setenv("MYPT_CACHE", str(tmp_path / "cache"))
+        monkeypatch.delenv("CC", raising=False)
+        open_library.cache_clear()
+        yield
+        open_library.cache_clear()
+
+    @staticmethod
+    def kept(tmp_path: Path) -> list[Path]:
+        return sorted((tmp_path / "cache" / "native").iterdir())
+
+    def test_it_is_compiled_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_library()
+        (made,) = self.kept(tmp_path)
+        open_library.cache_clear()
+        monkeypatch.setenv("CC", "no-such-compiler")
+        open_library()
+        assert self.kept(tmp_path) == [made]
+
+    def test_a_changed_one_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_library()
+        (made,) = self.kept(tmp_path)
+        data = bytearray(made.read_bytes())
+        data[len(data) // 2] ^= 1
+        made.unlink()  # this process still runs it
+        made.write_bytes(bytes(data))
+        open_library.cache_clear()
+        monkeypatch.setenv("CC", "no-such-compiler")
+        with pytest.raises(UnavailableError, match="no C compiler"):
+            open_library()
+
+    def test_one_that_others_may_write_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_library()
+        (made,) = self.kept(tmp_path)
+        made.chmod(made.stat().st_mode | stat.S_IWOTH)
+        open_library.cache_clear()
+        monkeypatch.setenv("CC", "no-such-compiler")
+        with pytest.raises(UnavailableError, match="no C compiler"):
+            open_library()
+
+    @pytest.mark.parametrize(
+        ("right", "wrong"),
+        [
+            ("if (then == ADD) y += load(place, FP32);", ""),
+            ("(x + 0.044715f * x * x * x)", "x"),
+            ("seen = places[n] + 1", "seen = places[n] + 1 - (places[n] > 20)"),
+        ],
+    )
+    def test_code_that_computes_something_else_is_not_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
+    ) -> None:
+        source = library._SOURCE.read_text()
+        assert right in source
+        changed = tmp_path / "read.c"
+        changed.write_text(source.replace(right, wrong))
+        monkeypatch.setattr(library, "_SOURCE", changed)
+        with pytest.raises(UnavailableError, match="does not agree"):
+            open_library()
+        assert self.kept(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("compiler", "reason"), [("no-such-compiler", "there is no C compiler"), ("false", "false failed: no message")]
+    )
+    def test_without_a_compiler_the_model_reads(
+        self, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
+    ) -> None:
+        monkeypatch.setenv("CC", compiler)
+        assert choose_reader(CPU, "auto") == CPU
+        with pytest.raises(UsageError, match=f"--compile on: no compiled code: {reason}"):
+            choose_reader(CPU, "on")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_that_cannot_be_written_is_a_reason(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir(mode=0o500)
+        assert choose_reader(CPU, "auto") == CPU
+
+    def test_a_file_in_the_folders_place_is_a_reason(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("no folder")
+        assert choose_reader(CPU, "auto") == CPU
+
+    def test_nothing_is_drawn_from_torchs_generator(self) -> None:
+        torch.manual_seed(7)
+        expected: NDArray[Any] = torch.rand(3).numpy()
+        torch.manual_seed(7)
+        open_library()
+        np.testing.assert_array_equal(torch.rand(3).numpy(), expected)
+
+
+def test_other_devices_and_types_are_read_by_the_model() -> None:
+    half = choose_device("cpu", "fp16")
+    assert choose_reader(half, "auto") == half
+    assert choose_reader(CPU, "off") == CPU
+    with pytest.raises(UsageError, match="nor for fp16"):
+        choose_reader(half, "on")

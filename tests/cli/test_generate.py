@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.run import train
@@ -30,6 +32,20 @@ def test_quiet_prints_the_continuation_and_nothing_else(mypt: Mypt) -> None:
     quiet = mypt("generate", "model", "--prompt", "The ", "--seed", "5", "--quiet")
     assert quiet.stderr == ""
     assert whole.stdout == "The " + quiet.stdout
+
+
+def test_compiled_code_writes_what_the_model_writes(mypt: Mypt, tmp_path: Path) -> None:
+    wanted = ("generate", "model", "--prompt", "The ", "--temperature", "0", "--compile")
+    plain, compiled = mypt(*wanted, "off"), mypt(*wanted, "auto")
+    assert compiled.stdout == plain.stdout
+    assert "compiled" not in plain.stderr
+    if shutil.which("cc") and torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}:
+        assert "fp32, compiled" in compiled.stderr
+    nothing = {"CC": "no-such-compiler", "MYPT_CACHE": str(tmp_path / "nothing")}
+    assert mypt(*wanted, "auto", env=nothing).stdout == plain.stdout
+    refused = mypt(*wanted, "on", env=nothing)
+    assert refused.returncode == 2
+    assert "no compiled code: " in refused.stderr
 
 
 def test_json_gives_the_new_tokens_and_separate_times(mypt: Mypt) -> None:

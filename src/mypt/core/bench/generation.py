@@ -7,6 +7,7 @@ from statistics import median
 import torch
 
 from mypt.core.device import choose_device
+from mypt.core.generate.compiled import choose_reader
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
@@ -37,7 +38,7 @@ class _Writer:
     """A model of random weights, and what chooses its tokens."""
 
     def __init__(self, job: Job) -> None:
-        self._device = choose_device(job.config.training.device, "fp32")
+        self._device = choose_reader(choose_device(job.config.training.device, "fp32"), "auto")
         torch.manual_seed(_SEED)
         self._model = GPT(job.config.model).to(self._device.torch).eval()
         self._settings = SamplingConfig()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, DeviceName, Json, ModelName, complete_model, option
+from mypt.cli.starting import keeping_all
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
@@ -70,7 +71,8 @@ def evaluate(
     config = EvaluationConfig.parse(given, where="evaluate")
     directories = _directories(names or [], model_name, checkpoint_dir)
     with stop_on_signals() as stopped:
-        from mypt.core.evaluate.verb import evaluate as run
+        with keeping_all():
+            from mypt.core.evaluate.verb import evaluate as run
 
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, DeviceName, ModelArgument, ModelName, option, pick_model
+from mypt.cli.starting import keeping_all
 from mypt.cli.streams import visible
 
 if TYPE_CHECKING:
@@ -172,17 +173,17 @@ def generate(
         from mypt.core import wait_awake
 
         wait_awake()
-        from mypt.core.generate.loaded import load_model
+        with keeping_all():
+            from mypt.core.generate.loaded import load_model
 
-        device_name = "auto" if device is None else device
-        loaded = load_model(
-            directory,
-            device_name,
-            lambda message: typer.echo(f"Warning: {visible(message)}", err=True),
-            precision=loading.precision,
-            int8=loading.quantize == "int8",
-            compiled=loading.compile,
-        )
+            loaded = load_model(
+                directory,
+                "auto" if device is None else device,
+                lambda message: typer.echo(f"Warning: {visible(message)}", err=True),
+                precision=loading.precision,
+                int8=loading.quantize == "int8",
+                compiled=loading.compile,
+            )
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)
         load_s = time.monotonic() - started_s

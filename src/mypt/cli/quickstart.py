@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, option
+from mypt.cli.starting import keeping_all
 
 MODEL_NAME = "quickstart"
 
@@ -38,7 +39,8 @@ def quickstart(
     go_on = [program_name(), "train", "--model-name", MODEL_NAME, "--checkpoint-dir", str(checkpoint_dir)]
     directory = ModelDirectory(checkpoint_dir, MODEL_NAME)
     with stop_on_signals() as stop:
-        from mypt.core.train.quickstart import quickstart as run
+        with keeping_all():
+            from mypt.core.train.quickstart import quickstart as run
 
         flavour = "code" if text == "code" else "docs"
         events = run(directory, minutes=minutes, flavour=flavour, seed=seed, device=device, stop=stop)

@@ -16,6 +16,7 @@ from mypt.cli.options import (
     Files,
     option,
 )
+from mypt.cli.starting import keeping_all
 
 if TYPE_CHECKING:
     from mypt.core.checkpoint.store import ModelDirectory
@@ -239,7 +240,8 @@ def train(
     from mypt.cli.stopping import stop_on_signals
 
     with stop_on_signals() as stop:
-        from mypt.core.train.run import train as run
+        with keeping_all():
+            from mypt.core.train.run import train as run
 
         events = run(
             resolved.config,

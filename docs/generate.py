@@ -273,7 +273,7 @@ Beside the ones of the options below:
 | variable | meaning |
 |---|---|
 | `MYPT_CACHE` | the folder for what was tried on this machine or compiled for it; without it, the system's own |
-| `CC` | the C compiler for [generation](../how-to/generate.md#compiled-code); without it, `cc`, `gcc` or `clang` |
+| `CC` | the C compiler for [generation](../how-to/generate.md#compiled-code); without it, `gcc` |
 | `MYPT_OFFLINE=1` | never download; without it, the network is the last place where GPT-2's token table is looked for |
 | `MYPT_GPT2_TABLE` | a file with GPT-2's token table, looked at first |
 | `MYPT_TOKENIZER_DIR` | a folder with GPT-2's table in a file of any format, looked at next |

@@ -39,7 +39,7 @@ def test_compiled_code_writes_what_the_model_writes(mypt: Mypt, tmp_path: Path) 
     plain, compiled = mypt(*wanted, "off"), mypt(*wanted, "auto")
     assert compiled.stdout == plain.stdout
     assert "compiled" not in plain.stderr
-    if shutil.which("cc") and torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}:
+    if shutil.which("gcc") and torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}:
         assert "fp32, compiled" in compiled.stderr
     nothing = {"CC": "no-such-compiler", "MYPT_CACHE": str(tmp_path / "nothing")}
     assert mypt(*wanted, "auto", env=nothing).stdout == plain.stdout

@@ -31,7 +31,7 @@ from support import stirred
 
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 TARGETS = {"AVX512": ["x86-64-v4", "x86-64-v3"], "AVX2": ["x86-64-v3"]}.get(CAPABILITY, [])
-pytestmark = pytest.mark.skipif(not (TARGETS and shutil.which("cc")), reason="no C compiler for this processor")
+pytestmark = pytest.mark.skipif(not (TARGETS and shutil.which("gcc")), reason="no C compiler for this processor")
 
 LONGEST = 64
 KINDS = ["bf16", "fp32", "int8"]
@@ -261,6 +261,15 @@ class TestKeeping:
         [
             ("if (then == ADD) y += load(place, FP32);", ""),
             ("(x + 0.044715f * x * x * x)", "x"),
+            ("if (m->bias) y += load(m->bias + row, FP32);", ""),
+            ("norm->weight[k] + (norm->bias ? norm->bias[k] : 0)", "norm->weight[k]"),
+            ("second * cosines[p] + first", "second * cosines[p] - first"),
+            ("norm(h < H ? &layer->query_norm : &layer->key_norm, head, D, head);", ""),
+            ("if (then == GATE) y *= activated(load(place, FP32), activation);", ""),
+            ("h / (H / G)) *", "h % G) *"),
+            ("int64_t from = (rows[n] * G", "int64_t from = (0 * G"),
+            ("if (m->scale) y *= load(m->scale + row, FP32);", ""),
+            ("choose(x > 88.0f, (Lanes){} + 88.0f, x)", "choose(x > 1.0f, (Lanes){} + 1.0f, x)"),
             ("seen = places[n] + 1", "seen = places[n] + 1 - (places[n] > 20)"),
         ],
     )
@@ -277,7 +286,8 @@ class TestKeeping:
         assert self.kept(tmp_path) == []
 
     @pytest.mark.parametrize(
-        ("compiler", "reason"), [("no-such-compiler", "there is no C compiler"), ("false", "false failed: no message")]
+        ("compiler", "reason"),
+        [("no-such-compiler", "there is no C compiler no-such-compiler"), ("false", "false failed: no message")],
     )
     def test_without_a_compiler_the_model_reads(
         self, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
@@ -295,6 +305,48 @@ class TestKeeping:
     def test_a_file_in_the_folders_place_is_a_reason(self, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("no folder")
         assert choose_reader(CPU, "auto") == CPU
+
+    def test_what_cannot_be_read_or_loaded_is_passed_over(self, tmp_path: Path) -> None:
+        open_library()
+        (made,) = self.kept(tmp_path)
+        key = made.name.rsplit("-", 1)[0]
+        (made.parent / f"{key}-0.so").symlink_to("nowhere")
+        (made.parent / f"{key}-1.so").mkdir()
+        broken = b"no library"
+        (made.parent / f"{key}-{library._hash(broken)}.so").write_bytes(broken)
+        (made.parent / f"{key}-{library._hash(broken)}.so").chmod(0o700)
+        made.unlink()
+        open_library.cache_clear()
+        assert choose_reader(CPU, "on").compiled
+
+    def test_the_folder_is_closed_to_others(self, tmp_path: Path) -> None:
+        folder = tmp_path / "cache" / "native"
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        open_library()
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+    def test_a_compiler_may_write_in_any_encoding(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        odd = tmp_path / "odd"
+        odd.write_text("#!/bin/sh\nprintf '\\351 note\\n' >&2\nexit 1\n")
+        odd.chmod(0o755)
+        monkeypatch.setenv("CC", str(odd))
+        with pytest.raises(UnavailableError, match="odd failed: \ufffd note"):
+            open_library()
+
+    def test_torchs_defaults_change_nothing(self) -> None:
+        gpt = a_model(12, "modern", block_size=LONGEST)
+        expected = a_reader(gpt, 1).step([3])
+        open_library.cache_clear()
+        shutil.rmtree(library.cache_folder())
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.device("meta"):
+                open_library()
+                reader = a_reader(gpt, 1)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        np.testing.assert_array_equal(reader.step([3]), expected)
 
     def test_nothing_is_drawn_from_torchs_generator(self) -> None:
         torch.manual_seed(7)

@@ -90,7 +90,7 @@ class Layout:
         )
         made.final_norm, made.layers = self._norm(model.final_norm), layers
         if config.traits.rotary:
-            angles = rotation_at(torch.arange(positions), config.head_width, config.rope_base)
+            angles = rotation_at(torch.arange(positions, device="cpu"), config.head_width, config.rope_base)
             made.cosines, made.sines = self._numbers(angles.cos_T1P), self._numbers(angles.sin_T1P)
         return made
 

@@ -34,7 +34,8 @@ def choose_reader(device: Device, wanted: Compile) -> Device:
         _require(device)
     except UnavailableError as problem:
         if wanted == "on":
-            raise UsageError(f"--compile on: no compiled code: {problem}", hint="Install gcc, or leave --compile out.") from None
+            hint = "Install gcc, or leave --compile out."
+            raise UsageError(f"--compile on: no compiled code: {problem}", hint=hint) from None
         return device
     return replace(device, compiled=True)
 

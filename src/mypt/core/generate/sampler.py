@@ -24,6 +24,7 @@ _LOOKS = (512, 8192)
 """So many ids hold the asked probability nearly always; to sort all of a large vocabulary takes ten times as long."""
 _BLOCK_WIDTH = 256
 _LARGEST_GROUP, _GROUPS_PER_ID = 64, 4
+"""Of what top-k looks at: with fewer groups too many ids pass their mark, with more there is more to sort."""
 
 
 class Candidates(NamedTuple):

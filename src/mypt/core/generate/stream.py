@@ -3,7 +3,7 @@
     prompts -> samples, each in a row of the decoder while it is written -> their events, in order
 
 A row whose text has ended takes the next one. What is drawn for a text depends on nothing but its seed, its number and
-its place in the text, so a text is what it would be alone: but for scores that are rounded otherwise among others.
+its place in the text, so a text is what it would be alone: but for scores that torch rounds otherwise among others.
 """
 
 from collections import deque

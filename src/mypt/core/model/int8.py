@@ -1,10 +1,10 @@
-"""Weights in 8 bits: a quarter of the bytes, and up to twice the speed on CPUs with instructions for them.
+"""Weights in 8 bits: a quarter of the bytes, and on CPUs up to three times the speed of generation.
 
     w ~ scale x q      each row of a matrix has its scale; q are whole numbers from -127 to 127
 
 The rows of what is multiplied are rounded in the same way, while computing (vector-wise quantization: Dettmers et al.,
 2022). The product is then one of whole numbers, hence exact: a row of a batch is given the same bits as alone. Where a
-device has no such product that can be relied on, the weights alone are rounded.
+device has no such product that can be relied on, and in the compiled code of generation, the weights alone are rounded.
 
 Letters: M rows of the input, N of the weights, K numbers in each.
 """

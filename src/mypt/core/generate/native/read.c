@@ -20,13 +20,13 @@
 #else
 #define LANES 8
 #endif
-#define WHOLE_ROW 16           /* rows of activations are multiples of this, as layout.py knows */
-#define MOST_TOKENS 32         /* in one call, as reader.py knows */
-#define ROWS_AT_ONCE 4         /* of a matrix, times */
+#define WHOLE_ROW 16               /* rows of activations are multiples of this, as layout.py knows */
+#define MOST_TOKENS 32             /* in one call, as reader.py knows */
+#define ROWS_AT_ONCE 4             /* of a matrix, times */
 #define TOKENS_AT_ONCE (LANES / 4) /* so many tokens: their sums fill half of the registers */
-#define ROWS_AHEAD 8           /* that are fetched from memory while these are summed */
-#define KEYS_AT_ONCE 4         /* of a head */
-#define VECTORS_AT_ONCE 4      /* of its values */
+#define ROWS_AHEAD 8               /* that are fetched from memory while these are summed */
+#define KEYS_AT_ONCE 4             /* of a head */
+#define VECTORS_AT_ONCE 4          /* of its values */
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH(index, count) for (int64_t index = 0; index < (count); index++)

@@ -90,7 +90,7 @@ def test_a_single_column_is_multiplied_too() -> None:
     torch.testing.assert_close(layer(x), x @ matrix.T)
 
 
-def test_where_processors_cut_sums_the_product_is_formed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_processors_cut_sums_fp32_multiplies_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = linear(40, 64)
     x = torch.randn(5, 64)
     exact = layer(x)
@@ -99,8 +99,7 @@ def test_where_processors_cut_sums_the_product_is_formed_in_fp32(monkeypatch: py
         return False
 
     monkeypatch.setattr(int8, "_multiplies_exactly", never)
-    assert torch.equal(layer(x), F.linear(x, layer.weight.float()) * layer.scale)
-    assert F.cosine_similarity(layer(x), exact, dim=1).min() > 0.99
+    assert torch.equal(layer(x), exact)
 
 
 _ONE_PERCENT = """

@@ -4,7 +4,7 @@
 
 The rows of what is multiplied are rounded in the same way, while computing (vector-wise quantization: Dettmers et al.,
 2022). The product is then one of whole numbers, hence exact: a row of a batch is given the same bits as alone. Where a
-device has no such product that can be relied on, and in the compiled code of generation, the weights alone are rounded.
+device has no such product that can be relied on, fp32 multiplies the same numbers.
 
 Letters: M rows of the input, N of the weights, K numbers in each.
 """
@@ -53,12 +53,13 @@ class Int8Matrix(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """The input times the transposed matrix, in fp32."""
+        q_MK, scale_M1 = _rounded(x.reshape(-1, x.shape[-1]).float())
         # torch 2.13 multiplies single columns wrongly.
-        if self.weight.shape[1] == 1 or not _multiplies_exactly(x.device):
-            return F.linear(x.float(), self.weight.float()) * self.scale
-        q_MK, scale_M1 = _rounded(x.reshape(-1, x.shape[-1]))
-        product_MN = (_whole_product(q_MK, self.weight.t()) * self.scale).mul_(scale_M1)
-        return product_MN.view(*x.shape[:-1], len(self.weight))
+        if self.weight.shape[1] > 1 and _multiplies_exactly(x.device):
+            sums_MN = _whole_product(q_MK, self.weight.t())
+        else:
+            sums_MN = F.linear(q_MK.float(), self.weight.float())
+        return (sums_MN * self.scale).mul_(scale_M1).view(*x.shape[:-1], len(self.weight))
 
 
 class Int8Linear(Int8Matrix):

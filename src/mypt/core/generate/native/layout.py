@@ -17,7 +17,7 @@ from mypt.core.model.layers import Block, RotaryAttention, SwiGlu
 from mypt.core.model.rotary import rotation_at
 from mypt.records.model import ModelConfig
 
-WHOLE_ROW = 16
+WHOLE_ROW = 64
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _ACTIVATIONS = {"gelu": 0, "relu": 1, "swiglu": 2}
 _CACHE_LINE = 64
@@ -57,7 +57,7 @@ class _Cache(Structure):
 
 
 class _Work(Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("stream", "normed", "heads", "mixed", "inner", "scores"))
+    _fields_ = tuple((name, c_void_p) for name in ("stream", "normed", "heads", "mixed", "inner", "scores", "rounded"))
 
 
 class Layout:
@@ -131,7 +131,8 @@ class Layout:
     def _work(self, config: ModelConfig, tokens: int, threads: int, positions: int) -> _Work:
         width, heads = config.n_embd, config.n_embd + 2 * config.kv_width
         by_token = [tokens * whole_row(row) for row in (width, width, heads, width, config.inner_width)]
-        return _Work(*self._room([*by_token, threads * whole_row(positions)]))
+        rounded = threads * tokens * whole_row(max(width, heads, config.inner_width)) // np.dtype(np.float32).itemsize
+        return _Work(*self._room([*by_token, threads * whole_row(positions), rounded]))
 
     def _room(self, sizes: Sequence[int]) -> list[int]:
         """Where there is room for so many zeros, each of them on cache lines of its own."""

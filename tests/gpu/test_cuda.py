@@ -12,15 +12,21 @@ from torch import Tensor
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
+from mypt.core.device import NARROW, choose_device
 from mypt.core.evaluate.loss import Tensors
+from mypt.core.generate.compiled import choose_reader
+from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.loaded import load_model
 from mypt.core.model.attention import Mask, attend, attention_mask
 from mypt.core.model.blockwise import block_mask
+from mypt.core.model.gpt import GPT
+from mypt.core.model.int8 import quantize
 from mypt.core.train.run import train
 from mypt.core.train.update import Update
 from mypt.events import Event, RunPlanned, StepDone
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
+from support import stirred
 
 pytestmark = [
     pytest.mark.gpu,
@@ -181,3 +187,27 @@ def test_a_model_trained_on_cuda_writes_the_same_on_the_cpu(cuda_run: RunConfig,
         for device in ("cpu", "cuda")
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "int8"])
+def test_recorded_reading_gives_the_scores_of_usual_reading(kind: str) -> None:
+    torch.manual_seed(1)
+    gpt = stirred(GPT(MODEL)).eval().requires_grad_(False)  # noqa: FBT003 - torch's own
+    if kind == "int8":
+        quantize(gpt)
+    gpt.to("cuda")
+    if kind in NARROW:
+        gpt.to(NARROW[kind])
+    device = choose_device("cuda", "fp32")
+    usual, recorded = (Decoder(gpt, each, 5, 80) for each in (device, choose_reader(device, "on")))
+    lengths, vocab_size = [1, 2, 7, 31, 32], MODEL.vocab_size
+    texts = [torch.randint(vocab_size, (length,)).tolist() for length in lengths]
+    for decoder in (usual, recorded):
+        for row, text in enumerate(texts):
+            decoder.begin(row, text)
+    for count in [5] * 40 + [3] * 3 + [1] * 3:  # past the window, and with rows that have ended
+        expected, found = (decoder.step(texts[:count]) for decoder in (usual, recorded))
+        allowed = 1e-3 if kind == "fp32" else 0.1
+        assert abs(found - expected).max() <= allowed * expected.std()
+        for text, scores in zip(texts, expected, strict=False):
+            text.append(int(scores.argmax()))

@@ -126,7 +126,7 @@ def generate(
         str | None,
         option(
             "--compile",
-            help="Read tokens by compiled code: on, off, or auto: on CPUs where there is a C compiler.",
+            help="Read tokens by compiled code, or on CUDA by recorded steps: on, off, or auto: code on CPUs that can.",
         ),
     ] = None,
     device: DeviceName = None,

@@ -369,5 +369,5 @@ def test_other_devices_and_types_are_read_by_the_model() -> None:
     half = choose_device("cpu", "fp16")
     assert choose_reader(half, "auto") == half
     assert choose_reader(CPU, "off") == CPU
-    with pytest.raises(UsageError, match="nor for fp16"):
+    with pytest.raises(UsageError, match="nor for fp16 on CPUs"):
         choose_reader(half, "on")

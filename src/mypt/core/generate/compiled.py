@@ -1,4 +1,4 @@
-"""Whether tokens are read by the model itself, or, on CPUs, by compiled code that does the same in one call."""
+"""Whether tokens are read by the model as it is written, or faster: by compiled code on CPUs, by recordings on GPUs."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ from mypt.core.device import Device
 from mypt.core.generate.native.library import UnavailableError, open_library
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader, Reader
+from mypt.core.generate.recorded import RecordedReader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.errors import UsageError
@@ -14,21 +15,23 @@ from mypt.records.run import Compile
 
 def open_reader(model: GPT, cache: KeyValueCache, device: Device) -> Reader:
     """The reader that a device is to have."""
+    if device.compiled and device.kind == "cuda":
+        return RecordedReader(model, cache, device.torch)
     reader = ModelReader(model, cache, device.torch)
     return NativeReader(open_library(), model, cache, reader) if device.compiled else reader
 
 
 def choose_reader(device: Device, wanted: Compile) -> Device:
-    """Decide whether a device is to read by compiled code.
+    """Decide whether a device is to read by compiled code, or by recordings.
 
     Args:
         device: where a model is, whose weights may be in int8 where the device's precision is fp32.
-        wanted: 'auto' is wherever it can.
+        wanted: 'auto' is on CPUs, wherever they can; recordings were not measured yet.
 
     Raises:
         UsageError: where it is told to and cannot.
     """
-    if wanted == "off":
+    if wanted == "off" or (wanted == "auto" and device.kind == "cuda"):
         return device
     try:
         _require(device)
@@ -41,6 +44,7 @@ def choose_reader(device: Device, wanted: Compile) -> Device:
 
 
 def _require(device: Device) -> None:
-    if device.kind != "cpu" or device.precision == "fp16":
-        raise UnavailableError("there is none for GPUs, nor for fp16")
-    open_library()
+    if device.kind == "mps" or (device.kind == "cpu" and device.precision == "fp16"):
+        raise UnavailableError("there is none for Apple's GPUs, nor for fp16 on CPUs")
+    if device.kind == "cpu":
+        open_library()

@@ -33,7 +33,8 @@ class LoadedModel:
     def label(self) -> str:
         """The device and how it computes: 'cpu (2 threads), fp32, compiled'."""
         kind = "int8" if is_int8(self.model) else self.device.precision
-        return f"{self.device.label}, {kind}{', compiled' * self.device.compiled}"
+        how = ", recorded" if self.device.kind == "cuda" else ", compiled"
+        return f"{self.device.label}, {kind}{how * self.device.compiled}"
 
     def stream(self, prompts: str | Sequence[str], config: SamplingConfig) -> Generator[Event]:
         """Continue a prompt, or several, event by event."""

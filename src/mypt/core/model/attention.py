@@ -66,7 +66,7 @@ def attend_cached(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, cach
     query_BHGD = query_BHTD.reshape(B, keys.shape[1], -1, D)
     if cache.ends_B is None:
         mixed_BHGD = F.scaled_dot_product_attention(query_BHGD, keys, values)
-    elif query_BHTD.device.type == "cpu":
+    elif past and query_BHTD.device.type == "cpu":
         pieces = zip(query_BHGD.split(1), keys.split(1), values.split(1), past, strict=True)
         mixed_BHGD = torch.cat(
             [F.scaled_dot_product_attention(q, k[:, :, : n + 1], v[:, :, : n + 1]) for q, k, v, n in pieces]

@@ -62,7 +62,7 @@ class CacheRows:
         """Count positions as filled, once all layers stored theirs."""
         rows = slice(self._first, self._first + self._count)
         self.lengths = [length + positions for length in self._cache.lengths[rows]]
-        """Filled positions of each row."""
+        """Filled positions of each row; empty where a tensor alone knows."""
         self._cache.lengths[rows] = self.lengths
         self.longest = max(self.lengths)
         is_even = min(self.lengths) == self.longest
@@ -87,3 +87,26 @@ class CacheRows:
             keys[each_B, :, self.ends_B] = keys_BHTD[:, :, 0]
             values[each_B, :, self.ends_B] = values_BHTD[:, :, 0]
         return keys.narrow(2, 0, self.longest + count), values.narrow(2, 0, self.longest + count)
+
+
+class PlacedRows(CacheRows):
+    """The next position of the first rows, for work that is recorded: a tensor says where each row ends.
+
+    Attention is given all positions there are, and looks at none after a row's end.
+    """
+
+    def __init__(self, cache: KeyValueCache, ends_B: Tensor) -> None:
+        """Take the rows as they are whenever the work is done.
+
+        Args:
+            cache: whose lengths are not looked at, nor changed.
+            ends_B: filled positions of each row, all of them fewer than there are.
+        """
+        self._cache = cache
+        self._first, self._count = 0, len(ends_B)
+        self.ends_B = ends_B
+        self.lengths = []
+        self.longest = cache.memory.shape[4] - 1
+
+    def advance(self, positions: int) -> None:
+        """Leave the rows as they are: whoever recorded the work counts."""

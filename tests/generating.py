@@ -107,6 +107,6 @@ def holds_twice(text: Sequence[int], length: int) -> bool:
 
 def distribution(logits: NDArray[np.float32], config: SamplingConfig) -> NDArray[np.float64]:
     """How likely each id is to be drawn, shape (V,)."""
-    found, spread = candidates(logits, config), np.zeros(len(logits))
+    (found,), spread = candidates(logits[None], config), np.zeros(len(logits))
     spread[slice(None) if found.ids_K is None else found.ids_K] = found.probabilities
     return spread

@@ -16,7 +16,7 @@ from mypt.core.device import choose_device
 from mypt.core.evaluate.verb import evaluate
 from mypt.core.train.run import train
 from mypt.errors import CheckpointError, DataError, DivergedError, MemoryShortageError, UsageError
-from mypt.events import Noted, Scored, Scoring, Warned
+from mypt.events import Event, Noted, Scored, Scoring, Warned
 from mypt.records.evaluation import EvaluationConfig
 from mypt.records.run import RunConfig
 from preparation import careless_disk, prepared
@@ -192,6 +192,19 @@ def test_unknown_characters_are_named_or_left_out(
     warned = messages(directory, Warned, input_files=[str(odd)], **given)
     assert warned == [f"characters that the vocabulary does not hold are left out: 998 of {odd.stat().st_size:,} bytes"]
     assert not messages(directory, Warned, input_files=[str(plain)], **given)
+
+
+def test_an_unknown_character_is_told_before_other_models_are_scored(
+    tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path
+) -> None:
+    of_bytes = trained(tiny_run, directory, "byte")
+    of_letters = trained(tiny_run, beside(directory, "letters"))
+    (tmp_path / "odd.txt").write_text("Ω" * 500, encoding="utf-8")
+    config = EvaluationConfig(input_files=(str(tmp_path / "odd.txt"),), device="cpu")
+    told: list[Event] = []
+    with pytest.raises(DataError, match=r"letters: .*'Ω'"):
+        told.extend(evaluate(config, [of_bytes, of_letters]))
+    assert not any(isinstance(event, Scored) for event in told)
 
 
 def test_a_short_split_is_refused_and_two_tokens_are_enough(

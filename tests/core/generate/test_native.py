@@ -19,9 +19,11 @@ from mypt.core.device import choose_device
 from mypt.core.generate.compiled import choose_reader
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.native import library
+from mypt.core.generate.native.finder import NativeFinder
 from mypt.core.generate.native.library import UnavailableError, library_for, open_library, targets
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader
+from mypt.core.generate.sampler import likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
@@ -206,6 +208,22 @@ def test_what_is_not_the_models_is_not_read(held: int, token: int) -> None:
     for read in (lambda: reader.read(0, [token]), lambda: reader.step([token])):
         with pytest.raises(IndexError):
             read()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 3000), st.integers(1, 3), st.integers(0, 2**32), st.data())
+def test_the_likeliest_are_those_that_numpy_finds(
+    target: tuple[str, ...], vocab_size: int, rows: int, seed: int, data: st.DataObject
+) -> None:
+    chance, count = np.random.default_rng(seed), data.draw(st.integers(1, vocab_size - 1))
+    logits = chance.standard_normal((rows, vocab_size + 7), np.float32)[:, :vocab_size]
+    if data.draw(st.booleans()):
+        logits = (logits * 2).round() / np.float32(2)  # many are equal, and zero has both signs
+    logits[chance.random(logits.shape) < data.draw(st.sampled_from([0, 0.5, 0.99]))] = -np.inf
+    found = NativeFinder(library_for(target), rows + 1, vocab_size + 3)(logits, count)
+    for ours, theirs in zip(found, likeliest(logits, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_greedy_texts_and_draws_are_those_of_the_model() -> None:

@@ -122,7 +122,10 @@ def _require_strides(config: EvaluationConfig, entries: Sequence[_Entry]) -> Non
 
 
 def _by_tokenizer(entries: Sequence[_Entry]) -> list[list[_Entry]]:
-    """Models of equal tokenizers together: the text is in memory once, and read once for each of them."""
+    """Models of equal tokenizers together: the text is in memory once, and read once for each of them.
+
+    Those come first that may not know a character: that must not cost the work on the others.
+    """
     groups: list[list[_Entry]] = []
     for entry in entries:
         spec = entry.snapshot.tokenizer
@@ -131,7 +134,7 @@ def _by_tokenizer(entries: Sequence[_Entry]) -> list[list[_Entry]]:
             groups.append([entry])
         else:
             same.append(entry)
-    return groups
+    return sorted(groups, key=lambda group: group[0].snapshot.tokenizer.kind != "char")
 
 
 def _require_readable_again(

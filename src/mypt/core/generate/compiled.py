@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from mypt.core.device import Device
+from mypt.core.generate.native.finder import NativeFinder
 from mypt.core.generate.native.library import UnavailableError, open_library
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader, Reader
 from mypt.core.generate.recorded import RecordedReader
+from mypt.core.generate.sampler import Finder, likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.errors import UsageError
@@ -19,6 +21,12 @@ def open_reader(model: GPT, cache: KeyValueCache, device: Device) -> Reader:
         return RecordedReader(model, cache, device.torch)
     reader = ModelReader(model, cache, device.torch)
     return NativeReader(open_library(), model, cache, reader) if device.compiled else reader
+
+
+def open_finder(rows: int, vocab_size: int, device: Device) -> Finder:
+    """What finds the likeliest ids on this machine, in so many rows of scores at most."""
+    compiled = device.compiled and device.kind == "cpu"
+    return NativeFinder(open_library(), rows, vocab_size) if compiled else likeliest
 
 
 def choose_reader(device: Device, wanted: Compile) -> Device:

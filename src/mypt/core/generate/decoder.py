@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.device import Device
-from mypt.core.generate.compiled import open_reader
+from mypt.core.generate.compiled import open_finder, open_reader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
-from mypt.errors import DivergedError
 
 
 class Decoder:
@@ -38,6 +37,8 @@ class Decoder:
         with torch.inference_mode():
             self._cache = KeyValueCache(model.config, rows, positions, device.torch, model.dtype)
         self._reader = open_reader(model, self._cache, device)
+        self.likeliest = open_finder(rows, model.config.vocab_size, device)
+        """Finds the likeliest ids in what `step` gives."""
         self._starts = [0] * rows
         """Index in each text of the first token in the cache."""
         self._prompts: list[tuple[int, ...] | None] = [None] * rows
@@ -68,13 +69,7 @@ class Decoder:
                 self._starts[row] = len(text) - self._kept
                 self._cache.forget(row)
                 self._read(row, text, self._starts[row])
-        logits_BV = self._reader.step([text[-1] for text in texts])
-        if not np.isfinite(logits_BV.max()):
-            raise DivergedError(
-                "the model's scores are no numbers",
-                hint="fp16 may be too narrow for it: --precision fp32. Else its weights are damaged.",
-            )
-        return logits_BV
+        return self._reader.step([text[-1] for text in texts])
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mypt.core.generate.reader import ModelReader
+from mypt.core.generate.reader import ModelReader, require_numbers
 from mypt.core.model.cache import KeyValueCache, PlacedRows
 from mypt.core.model.gpt import GPT
 from mypt.errors import UsageError
@@ -34,7 +34,12 @@ class RecordedReader:
         self._usual.read(row, ids)
 
     def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Read one token in each of the first rows; logits of the next ones, shape (B, V)."""
+        """Read one token in each of the first rows; logits of the next ones, shape (B, V).
+
+        Raises:
+            DivergedError: when they are no numbers.
+            UsageError: when the device refuses to record.
+        """
         count, lengths = len(ids), self._cache.lengths
         size = min(len(lengths), 1 << (count - 1).bit_length())
         if size not in self._steps:
@@ -44,7 +49,7 @@ class RecordedReader:
         places = [min(length, last) for length in lengths[:size]]
         logits_BV = self._steps[size].read([*ids, *[0] * (size - count)], places)
         lengths[:count] = [length + 1 for length in lengths[:count]]
-        return logits_BV[:count]
+        return require_numbers(logits_BV[:count])
 
 
 class Step:

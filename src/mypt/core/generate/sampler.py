@@ -7,7 +7,7 @@ Letters: B rows, V vocabulary, K candidates, N blocks, W their width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from mypt.records.sampling import SamplingConfig
 
 Numbers = NDArray[np.float32]
 Ids = NDArray[np.int64]
+Finder = Callable[[Numbers, int], Sequence[Ids]]
+"""Finds the ids of so many highest scores in each row, in order, and those as high as the last of them."""
 
 _LOWEST_TEMPERATURE = 1e-30
 """Lower ones are the same in fp32: the likeliest ids alone."""
@@ -52,25 +54,50 @@ class Candidates(NamedTuple):
         return Candidates(self.scores_K[columns_K], columns_K if self.ids_K is None else self.ids_K[columns_K])
 
 
-def choose(logits_BV: Numbers, config: SamplingConfig, chances: Sequence[float]) -> list[int]:
+def likeliest(logits_BV: Numbers, count: int) -> list[Ids]:
+    """The ids of so many highest scores of each row, in order, and those as high as the last (Fan et al., 2018)."""
+    return [_likeliest(row_V, count) for row_V in logits_BV]
+
+
+def _likeliest(logits_V: Numbers, count: int) -> Ids:
+    # The vocabulary is dealt into groups. As many of the groups' best scores as are asked for are not below one mark, so
+    # what is below it cannot be among the likeliest: of a large vocabulary that leaves few ids to look at.
+    ids_K = None
+    size = min(_LARGEST_GROUP, len(logits_V) // (_GROUPS_PER_ID * count))
+    if size > 1:
+        groups = len(logits_V) // size
+        best_N = logits_V[: size * groups].reshape(size, groups).max(axis=0)
+        ids_K = np.flatnonzero(logits_V >= np.partition(best_N, -count)[-count])
+    scores_K = logits_V if ids_K is None else logits_V[ids_K]
+    kept_K = np.flatnonzero(scores_K >= np.partition(scores_K, -count)[-count])
+    return kept_K if ids_K is None else ids_K[kept_K]
+
+
+def choose(logits_BV: Numbers, config: SamplingConfig, chances: Sequence[float], find: Finder = likeliest) -> list[int]:
     """Choose the next id of each row.
 
     Args:
         logits_BV: scores of the ids that may be chosen, shape (B, V).
         config: temperature (0 is greedy) and filters.
         chances: a number of [0, 1) for each row, which decides; greedy needs none.
+        find: what finds the likeliest ids.
     """
     if config.temperature == 0:
         return logits_BV.argmax(axis=1).tolist()
-    return [_drawn(candidates(row_V, config), chance) for row_V, chance in zip(logits_BV, chances, strict=True)]
+    return [_drawn(row, chance) for row, chance in zip(candidates(logits_BV, config, find), chances, strict=True)]
 
 
-def candidates(logits_V: Numbers, config: SamplingConfig) -> Candidates:
-    """The distribution that is sampled at a temperature above zero: whose ids, in order, and how likely each."""
-    found = Candidates(logits_V)
-    if config.top_k is not None and config.top_k < len(logits_V):
-        ids_K = _likeliest(logits_V, config.top_k)
-        found = Candidates(logits_V[ids_K], ids_K)
+def candidates(logits_BV: Numbers, config: SamplingConfig, find: Finder = likeliest) -> list[Candidates]:
+    """The distribution of each row that is sampled at a temperature above zero: whose ids, in order, and how likely."""
+    rows = [Candidates(row_V) for row_V in logits_BV]
+    if config.top_k is not None and config.top_k < logits_BV.shape[1]:
+        ids_of_rows = find(logits_BV, config.top_k)
+        rows = [Candidates(row_V[ids_K], ids_K) for row_V, ids_K in zip(logits_BV, ids_of_rows, strict=True)]
+    return [_filtered(row, config) for row in rows]
+
+
+def _filtered(found: Candidates, config: SamplingConfig) -> Candidates:
+    """What the temperature and the filters after it leave."""
     scores_K = found.scores_K - found.scores_K.max()
     with np.errstate(over="ignore"):  # far below the peak all is minus infinity
         scores_K /= np.float32(max(config.temperature, _LOWEST_TEMPERATURE))
@@ -82,23 +109,6 @@ def candidates(logits_V: Numbers, config: SamplingConfig) -> Candidates:
     if config.typical_p is not None and config.typical_p < 1:
         found = _first_to_hold(found, _surprise(found), config.typical_p)
     return found
-
-
-def _likeliest(logits_V: Numbers, count: int) -> Ids:
-    """The ids of so many highest scores, in order, and those as high as the last of them (Fan et al., 2018).
-
-    The vocabulary is dealt into groups. As many of the groups' best scores as are asked for are not below one mark, so
-    what is below it cannot be among the likeliest: of a large vocabulary that leaves few ids to look at.
-    """
-    ids_K = None
-    size = min(_LARGEST_GROUP, len(logits_V) // (_GROUPS_PER_ID * count))
-    if size > 1:
-        groups = len(logits_V) // size
-        best_N = logits_V[: size * groups].reshape(size, groups).max(axis=0)
-        ids_K = np.flatnonzero(logits_V >= np.partition(best_N, -count)[-count])
-    scores_K = logits_V if ids_K is None else logits_V[ids_K]
-    kept_K = np.flatnonzero(scores_K >= np.partition(scores_K, -count)[-count])
-    return kept_K if ids_K is None else ids_K[kept_K]
 
 
 def _surprise(found: Candidates) -> NDArray[np.float64]:

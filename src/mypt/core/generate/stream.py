@@ -96,7 +96,8 @@ class _Writers:
         if not going:
             return
         allowed_BV = logits_BV if len(going) == len(self._active) else logits_BV[going]
-        chosen = choose(allowed_BV, self._config, [self._active[row].chance for row in going])
+        chances = [self._active[row].chance for row in going]
+        chosen = choose(allowed_BV, self._config, chances, self._decoder.likeliest)
         for row, token_id in zip(going, chosen, strict=True):
             self._active[row].take(token_id, own_BV[row])
 

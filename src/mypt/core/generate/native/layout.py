@@ -57,7 +57,10 @@ class _Cache(Structure):
 
 
 class _Work(Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("stream", "normed", "heads", "mixed", "inner", "scores", "rounded"))
+    _fields_ = (
+        *((name, c_void_p) for name in ("stream", "normed", "heads", "mixed", "inner", "scores", "rounded")),
+        ("is_finite", c_int32),
+    )
 
 
 class Layout:

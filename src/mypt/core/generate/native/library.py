@@ -99,7 +99,7 @@ def _compiled(folder: Path, key: str, target: tuple[str, ...]) -> CDLL:
     """Compile, compare with the model itself, and only then give it its name: others may be doing the same."""
     with tempfile.TemporaryDirectory(dir=folder) as room:
         made = Path(room) / "read.so"
-        _run([*_compiler(), *_FLAGS, *target, "-o", str(made), str(_FOLDER / "read.c"), "-lm"])
+        _run([*_compiler(), *_FLAGS, *target, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.c"))), "-lm"])
         library = CDLL(str(made))
         _require_agreement(library)
         made.chmod(0o700)

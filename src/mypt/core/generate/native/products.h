@@ -12,7 +12,7 @@
 #define MOST 127.0f  /* of a rounded number */
 #define LEAST 1e-30f /* of what is the largest in a row: a row of zeros has a scale too */
 
-enum Then { SET, ADD, ACTIVATE, GATE };
+enum Then { SET, ADD, ACTIVATE, GATE, CHECK };
 
 typedef struct {
     const void *weight;        /* (rows, columns) */
@@ -25,6 +25,7 @@ typedef struct {
     float *stream, *normed, *heads, *mixed, *inner; /* a row for each token */
     float *scores;                                  /* a row for each thread */
     int8_t *rounded;                                /* a row for each token in each thread */
+    int32_t is_finite;                              /* whether all that was checked is a number */
 } Work;
 
 /* Whole numbers in 8 bits, as `multiplied` takes them */
@@ -159,13 +160,14 @@ INLINE void tiles(const Matrix *m, int64_t row, const void *x, int64_t count, fl
         store(sums + n * LANES, tile(m, row, LANES, at(x, n * width, input_kind), 1, 0, 1, kind));
 }
 
-/* The matrix times each input, with its bias; then it is set, added, activated, or gated by what `out` holds. */
-static void product(const Work *work, const Matrix *m, const float *x, int64_t count, float *out, enum Then then,
+/* The matrix times each input, with its bias; then it is set, added, activated, gated by what `out` holds, or checked. */
+static void product(Work *work, const Matrix *m, const float *x, int64_t count, float *out, enum Then then,
                     int64_t activation) {
     int64_t stride = padded(m->rows), width = padded(m->columns);
     int8_t *rounded = work->rounded + omp_get_thread_num() * MOST_TOKENS * width;
     float scales[MOST_TOKENS];
     int32_t excess[MOST_TOKENS];
+    Whole finite = (Whole){} - 1;
     if (m->kind == INT8)
         EACH(n, count) round_row(x + n * width, width, rounded + n * width, scales + n, excess + n);
 #pragma omp for schedule(static)
@@ -185,7 +187,12 @@ static void product(const Work *work, const Matrix *m, const float *x, int64_t c
             if (then == ADD) y += load(place, FP32);
             if (then == ACTIVATE) y = activated(y, activation);
             if (then == GATE) y *= activated(load(place, FP32), activation);
+            if (then == CHECK) finite &= ((Whole)y & 0x7f800000) != 0x7f800000;
             store(place, y);
         }
+    }
+    EACH(i, LANES) if (!finite[i]) {
+#pragma omp atomic write
+        work->is_finite = 0;
     }
 }

@@ -166,10 +166,12 @@ static void attention(const Model *model, const Layer *layer, const Cache *cache
 
 /* Read tokens, each at its place in its row of the cache; several of one row stand in the order of their places.
  * Logits, (count, vocabulary up to a whole row), are those of the token after each; none are computed for nowhere.
+ * Gives whether they are numbers.
  */
-void mypt_read(const Model *model, const Cache *cache, const Work *work, int64_t count, const int64_t *ids,
+int32_t mypt_read(const Model *model, const Cache *cache, Work *work, int64_t count, const int64_t *ids,
                const int64_t *rows, const int64_t *places, float *logits, int32_t threads) {
     int64_t C = model->width, is_gated = model->activation == SWIGLU, activation = model->activation;
+    work->is_finite = 1;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
@@ -187,7 +189,8 @@ void mypt_read(const Model *model, const Cache *cache, const Work *work, int64_t
         }
         if (logits) {
             norm_each(&model->final_norm, work->stream, C, count, work->normed);
-            product(work, &model->head, work->normed, count, logits, SET, activation);
+            product(work, &model->head, work->normed, count, logits, CHECK, activation);
         }
     }
+    return work->is_finite;
 }

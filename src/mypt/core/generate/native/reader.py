@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.generate.native.layout import Layout, whole_row
-from mypt.core.generate.reader import ModelReader
+from mypt.core.generate.reader import ModelReader, no_numbers
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 
@@ -27,7 +27,7 @@ class NativeReader:
 
     def __init__(self, library: CDLL, model: GPT, cache: KeyValueCache, model_reader: ModelReader) -> None:
         self._read = library.mypt_read
-        self._read.restype = None
+        self._read.restype = c_int32
         self._cache, self._model_reader = cache, model_reader
         self._vocab_size = model.config.vocab_size
         self._threads = torch.get_num_threads()
@@ -43,17 +43,22 @@ class NativeReader:
         self._cache.lengths[row] += len(ids)
 
     def step(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Read one token in each of the first rows; logits of the next ones, shape (B, V)."""
+        """Read one token in each of the first rows; logits of the next ones, shape (B, V).
+
+        Raises:
+            DivergedError: when they are no numbers.
+        """
         logits_BV = np.empty((len(ids), whole_row(self._vocab_size)), np.float32)
         for first in range(0, len(ids), _MOST_TOKENS):
             rows = range(first, min(first + _MOST_TOKENS, len(ids)))
             places = [self._cache.lengths[row] for row in rows]
-            self._pass([ids[row] for row in rows], rows, places, logits_BV[first:].ctypes.data)
+            if not self._pass([ids[row] for row in rows], rows, places, logits_BV[first:].ctypes.data):
+                raise no_numbers()
             self._cache.lengths[rows.start : rows.stop] = [place + 1 for place in places]
         return logits_BV[:, : self._vocab_size]
 
-    def _pass(self, ids: Sequence[int], rows: Sequence[int], places: Sequence[int], logits: int | None = None) -> None:
-        """One call.
+    def _pass(self, ids: Sequence[int], rows: Sequence[int], places: Sequence[int], logits: int | None = None) -> bool:
+        """One call; whether the logits are numbers.
 
         Raises:
             IndexError: instead of reading what is not the model's.
@@ -62,7 +67,7 @@ class NativeReader:
             raise IndexError("a token or a position that the model does not have")
         numbers = c_int64 * len(ids)
         layout = self._layout
-        self._read(
+        return self._read(
             *(byref(struct) for struct in (layout.model, layout.cache, layout.work)),
             *(c_int64(len(ids)), numbers(*ids), numbers(*rows), numbers(*places)),
             *(c_void_p(logits), c_int32(self._threads)),

@@ -60,8 +60,8 @@ def likeliest(logits_BV: Numbers, count: int) -> list[Ids]:
 
 
 def _likeliest(logits_V: Numbers, count: int) -> Ids:
-    # The vocabulary is dealt into groups. As many of the groups' best scores as are asked for are not below one mark, so
-    # what is below it cannot be among the likeliest: of a large vocabulary that leaves few ids to look at.
+    # The vocabulary is dealt into groups. As many of the groups' best scores as are asked for are not below one mark,
+    # so what is below it cannot be among the likeliest: of a large vocabulary that leaves few ids to look at.
     ids_K = None
     size = min(_LARGEST_GROUP, len(logits_V) // (_GROUPS_PER_ID * count))
     if size > 1:

@@ -20,7 +20,7 @@ from mypt.core.generate.loaded import load_model
 from mypt.core.model.attention import Mask, attend, attention_mask
 from mypt.core.model.blockwise import block_mask
 from mypt.core.model.gpt import GPT
-from mypt.core.model.int8 import quantize
+from mypt.core.model.int8 import Int8Linear, quantize
 from mypt.core.train.run import train
 from mypt.core.train.update import Update
 from mypt.events import Event, RunPlanned, StepDone
@@ -211,3 +211,12 @@ def test_recorded_reading_gives_the_scores_of_usual_reading(kind: str) -> None:
         assert abs(found - expected).max() <= allowed * expected.std()
         for text, scores in zip(texts, expected, strict=False):
             text.append(int(scores.argmax()))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("shape", [(64, 64), (200, 768), (65, 64), (64, 60)])
+def test_products_in_int8_are_those_of_a_cpu(rows: int, shape: tuple[int, int]) -> None:
+    torch.manual_seed(2)
+    layer, x = Int8Linear(*shape, bias=None), torch.randn(rows, shape[1])
+    layer.take(torch.randn(shape))
+    torch.testing.assert_close(layer.to("cuda")(x.cuda()).cpu(), layer.to("cpu")(x), rtol=1e-6, atol=0)

@@ -297,6 +297,7 @@ class TestKeeping:
             ("nearest(load(x + k, FP32) / *scale)", "nearest(0.5f * load(x + k, FP32) / *scale)"),
             ("return LANES == 16 ? merged(sums[0], sums[1], 1, kind) : sums[0];", "return sums[0];"),
             ("choose(x > 88.0f, (Lanes){} + 88.0f, x)", "choose(x > 1.0f, (Lanes){} + 1.0f, x)"),
+            ("if (above >= wanted) mark |= bit;", "if (above > wanted) mark |= bit;"),
             ("seen = places[n] + 1", "seen = places[n] + 1 - (places[n] > 20)"),
         ],
     )

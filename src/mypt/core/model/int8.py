@@ -17,7 +17,6 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.errors import UsageError
 
-_whole_product = torch._int_mm  # noqa: SLF001 - torch has no other name for it
 _LARGEST = 127
 _SMALLEST = 1e-30
 """A row of zeros has a scale too."""
@@ -25,6 +24,8 @@ _ROWS_AT_ONCE = 1024
 """What rounding takes beside the matrix is then little."""
 _MOST_COLUMNS = (2**31 - 1) // _LARGEST**2
 """Sums of more products may not fit 32 bits."""
+_ROWS_OF_GPU, _MULTIPLE_OF_GPU = 32, 8
+"""A GPU's product takes no fewer inputs, and no other sizes of a matrix."""
 
 
 class Int8Matrix(nn.Module):
@@ -54,11 +55,8 @@ class Int8Matrix(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """The input times the transposed matrix, in fp32."""
         q_MK, scale_M1 = _rounded(x.reshape(-1, x.shape[-1]).float())
-        # torch 2.13 multiplies single columns wrongly.
-        if self.weight.shape[1] > 1 and _multiplies_exactly(x.device):
-            sums_MN = _whole_product(q_MK, self.weight.t())
-        else:
-            sums_MN = F.linear(q_MK.float(), self.weight.float())
+        is_exact = _fits(self.weight) and _multiplies_exactly(x.device)
+        sums_MN = (_whole_product if is_exact else _fp32_product)(q_MK, self.weight)
         return (sums_MN * self.scale).mul_(scale_M1).view(*x.shape[:-1], len(self.weight))
 
 
@@ -128,17 +126,36 @@ def is_int8(model: nn.Module) -> bool:
     return any(isinstance(module, Int8Matrix) for module in model.modules())
 
 
+def _whole_product(q_MK: Tensor, weight_NK: Tensor) -> Tensor:
+    """Sums of products of whole numbers, in 32 bits."""
+    rows = len(q_MK)
+    if q_MK.is_cuda:
+        q_MK = F.pad(q_MK, (0, 0, 0, max(0, _ROWS_OF_GPU - rows)))
+    return torch._int_mm(q_MK, weight_NK.t())[:rows]  # noqa: SLF001 - torch has no other name for it
+
+
+def _fp32_product(q_MK: Tensor, weight_NK: Tensor) -> Tensor:
+    return F.linear(q_MK.float(), weight_NK.float())
+
+
+def _fits(weight_NK: Tensor) -> bool:
+    """Whether a device that multiplies exactly takes a matrix of this size."""
+    if weight_NK.is_cuda:
+        return all(size % _MULTIPLE_OF_GPU == 0 for size in weight_NK.shape)
+    return weight_NK.shape[1] > 1  # torch 2.13 multiplies single columns wrongly
+
+
 @cache
 def _multiplies_exactly(device: torch.device) -> bool:
-    """Whether sums of whole numbers are what they should be: processors without instructions for them may cut them.
-
-    For GPUs the answer is no: their product wants more rows than generation has.
-    """
-    if device.type != "cpu":
+    """Whether sums of whole numbers are what they should be: processors without instructions for them may cut them."""
+    if device.type not in {"cpu", "cuda"}:
         return False
     columns = 256
-    worst = torch.full((2, columns), _LARGEST, dtype=torch.int8)
-    worst[1] = -_LARGEST
+    signs = torch.tensor([1, -1] * (_MULTIPLE_OF_GPU // 2), device=device)
+    worst = (signs[:, None] * _LARGEST).repeat(1, columns).to(torch.int8)
     # The largest and the smallest sums there are; a cut may come with one sign alone, and with one row or several.
-    expected = torch.tensor([[1, -1], [-1, 1]]) * columns * _LARGEST**2
-    return all(torch.equal(_whole_product(worst[:rows], worst.t()).long(), expected[:rows]) for rows in (1, 2))
+    expected = signs[:, None] * signs * columns * _LARGEST**2
+    try:
+        return all(torch.equal(_whole_product(worst[:rows], worst).long(), expected[:rows]) for rows in (1, 2))
+    except RuntimeError:  # a GPU, or a torch, that has no such product
+        return False

@@ -1,1 +1,1 @@
-"""Reading tokens in one call: read.c, compiled for this processor when it is first wanted."""
+"""Reading tokens in one call, and finding the likeliest: C that is compiled for this processor when first wanted."""

@@ -1,4 +1,4 @@
-"""read.c -> a library for this processor, kept in the user's cache folder once it was found to be right."""
+"""The C files here -> a library for this processor, kept in the user's cache folder once it was found to be right."""
 
 import hashlib
 import os
@@ -12,10 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from mypt.core.generate.native.finder import NativeFinder
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader
+from mypt.core.generate.sampler import likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
@@ -27,7 +30,7 @@ from mypt.records.model import FAMILIES, ModelConfig
 _FOLDER = Path(__file__).parent
 _AVX2, _AVX512 = ("-march=x86-64-v3",), ("-march=x86-64-v4",)
 _WHOLE_PRODUCTS = (*_AVX512, "-mavx512vnni")
-"""With sums of products of 8 bits in one instruction; read.c knows no others."""
+"""With sums of products of 8 bits in one instruction; the code knows no others."""
 _FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC")
 _LONGEST_S = 120.0
 _OTHERS = 0o077
@@ -128,9 +131,14 @@ def _run(command: list[str]) -> None:
 
 @torch.inference_mode()
 def _require_agreement(library: CDLL) -> None:
-    """Compare with little models of every family and type, in which every number matters."""
+    """Compare with little models of every family and type, in which every number matters, and with numpy."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
+        scores_BV = torch.randn(3, 5003, dtype=torch.float32).numpy()
+        for count in (1, 40, 3000):
+            ours, theirs = NativeFinder(library, *scores_BV.shape)(scores_BV, count), likeliest(scores_BV, count)
+            if not all(map(np.array_equal, ours, theirs)):
+                raise UnavailableError("compiled code does not agree with numpy")
         for family in FAMILIES:
             own: dict[str, Any] = {"n_kv_head": 2} if family == "modern" else {"bias": True}
             config = ModelConfig(family=family, n_layer=2, n_head=4, n_embd=72, block_size=40, vocab_size=83, **own)

@@ -69,4 +69,4 @@ class _Writer:
         return first_s, tokens, spent_s
 
     def _add_token(self, decoder: Decoder, text: list[int]) -> None:
-        text += choose(decoder.step([text]), self._settings, [self._chance.random()], decoder.likeliest)
+        text += choose(decoder.step([text]), self._settings, [self._chance.random()], decoder.find)

@@ -122,10 +122,7 @@ def _require_strides(config: EvaluationConfig, entries: Sequence[_Entry]) -> Non
 
 
 def _by_tokenizer(entries: Sequence[_Entry]) -> list[list[_Entry]]:
-    """Models of equal tokenizers together: the text is in memory once, and read once for each of them.
-
-    Those come first that may not know a character: that must not cost the work on the others.
-    """
+    """Models of equal tokenizers together: the text is in memory once, and read once for each of them."""
     groups: list[list[_Entry]] = []
     for entry in entries:
         spec = entry.snapshot.tokenizer
@@ -134,7 +131,7 @@ def _by_tokenizer(entries: Sequence[_Entry]) -> list[list[_Entry]]:
             groups.append([entry])
         else:
             same.append(entry)
-    return sorted(groups, key=lambda group: group[0].snapshot.tokenizer.kind != "char")
+    return groups
 
 
 def _require_readable_again(
@@ -143,14 +140,18 @@ def _require_readable_again(
     """Find out before the work that not all tokenizers can read the text.
 
     Raises:
-        DataError: for a dataset, whose tokens are of one tokenizer.
+        DataError: for a dataset, whose tokens are of one tokenizer, and for a character that one of them does not know.
         UsageError: for standard input.
     """
     if STDIN in text.data.input_files:
         raise UsageError("these models have different tokenizers: standard input can be read once; save it in a file")
-    if text.data.dataset_dir:
-        for group in groups:
+    for group in groups:
+        if text.data.dataset_dir:
             yield from read_split(text, config, [entry.snapshot for entry in group])
+        elif group[0].snapshot.tokenizer.kind == "char":
+            reading = read_split(text, config, [entry.snapshot for entry in group])
+            # What is to be told is told when the text is scored.
+            yield from (event for event in reading if not isinstance(event, Noted | Warned))
 
 
 def _score(entry: _Entry, job: _Job) -> Generator[Event]:

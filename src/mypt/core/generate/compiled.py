@@ -23,10 +23,9 @@ def open_reader(model: GPT, cache: KeyValueCache, device: Device) -> Reader:
     return NativeReader(open_library(), model, cache, reader) if device.compiled else reader
 
 
-def open_finder(rows: int, vocab_size: int, device: Device) -> Finder:
-    """What finds the likeliest ids on this machine, in so many rows of scores at most."""
-    compiled = device.compiled and device.kind == "cpu"
-    return NativeFinder(open_library(), rows, vocab_size) if compiled else likeliest
+def open_finder(device: Device) -> Finder:
+    """What finds the likeliest ids beside a device."""
+    return NativeFinder(open_library()) if device.compiled and device.kind == "cpu" else likeliest
 
 
 def choose_reader(device: Device, wanted: Compile) -> Device:
@@ -45,7 +44,7 @@ def choose_reader(device: Device, wanted: Compile) -> Device:
         _require(device)
     except UnavailableError as problem:
         if wanted == "on":
-            hint = "Install gcc, or leave --compile out."
+            hint = "Leave --compile out; on CPUs it needs gcc."
             raise UsageError(f"--compile on: no compiled code: {problem}", hint=hint) from None
         return device
     return replace(device, compiled=True)

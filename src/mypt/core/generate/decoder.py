@@ -37,7 +37,7 @@ class Decoder:
         with torch.inference_mode():
             self._cache = KeyValueCache(model.config, rows, positions, device.torch, model.dtype)
         self._reader = open_reader(model, self._cache, device)
-        self.likeliest = open_finder(rows, model.config.vocab_size, device)
+        self.find = open_finder(device)
         """Finds the likeliest ids in what `step` gives."""
         self._starts = [0] * rows
         """Index in each text of the first token in the cache."""

@@ -54,7 +54,7 @@ def require_numbers(logits_BV: NDArray[np.float32]) -> NDArray[np.float32]:
     """Let nothing be drawn from what is none.
 
     Raises:
-        DivergedError: when one of them is no number.
+        DivergedError: when one of them is no number, or more than any.
     """
     if not np.isfinite(logits_BV.max()):
         raise no_numbers()

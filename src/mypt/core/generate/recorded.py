@@ -7,6 +7,7 @@ Letters: B rows, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class RecordedReader:
             self._steps[size] = Step(self._model, self._cache, size, self._device)
         # Rows without a text take part: what is written after their end is nobody's.
         last = self._cache.memory.shape[4] - 1
-        places = [min(length, last) for length in lengths[:size]]
+        places = [*lengths[:count], *(min(length, last) for length in lengths[count:size])]
         logits_BV = self._steps[size].read([*ids, *[0] * (size - count)], places)
         lengths[:count] = [length + 1 for length in lengths[:count]]
         return require_numbers(logits_BV[:count])
@@ -81,14 +82,15 @@ class Step:
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """Record the work. To do it before, and again, writes the same keys and values in the same places."""
-        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        stream, graph = _stream(torch.cuda.current_device()), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_USUAL_STEPS):
                 self._work()
         torch.cuda.current_stream().wait_stream(stream)
         try:
-            with torch.cuda.graph(graph, stream=stream):
+            # Only this thread must not wait for the device meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 logits_BV = self._work()
         except torch.OutOfMemoryError:
             raise
@@ -98,3 +100,9 @@ class Step:
             raise UsageError(f"this GPU, or its driver, cannot record steps: {reason}", hint=hint) from None
         self._recording = graph, logits_BV
         return self._recording
+
+
+@cache
+def _stream(_device: int) -> torch.cuda.Stream:
+    """One for all recordings of a process: libraries keep memory for every stream."""
+    return torch.cuda.Stream()

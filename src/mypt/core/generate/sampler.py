@@ -18,7 +18,7 @@ from mypt.records.sampling import SamplingConfig
 Numbers = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Finder = Callable[[Numbers, int], Sequence[Ids]]
-"""Finds the ids of so many highest scores in each row, in order, and those as high as the last of them."""
+"""Finds the ids of so many highest scores in each row, in order, and those as high as the last; until called anew."""
 
 _LOWEST_TEMPERATURE = 1e-30
 """Lower ones are the same in fp32: the likeliest ids alone."""

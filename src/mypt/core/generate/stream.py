@@ -97,7 +97,7 @@ class _Writers:
             return
         allowed_BV = logits_BV if len(going) == len(self._active) else logits_BV[going]
         chances = [self._active[row].chance for row in going]
-        chosen = choose(allowed_BV, self._config, chances, self._decoder.likeliest)
+        chosen = choose(allowed_BV, self._config, chances, self._decoder.find)
         for row, token_id in zip(going, chosen, strict=True):
             self._active[row].take(token_id, own_BV[row])
 

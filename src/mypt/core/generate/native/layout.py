@@ -134,7 +134,7 @@ class Layout:
     def _work(self, config: ModelConfig, tokens: int, threads: int, positions: int) -> _Work:
         width, heads = config.n_embd, config.n_embd + 2 * config.kv_width
         by_token = [tokens * whole_row(row) for row in (width, width, heads, width, config.inner_width)]
-        rounded = threads * tokens * whole_row(max(width, heads, config.inner_width)) // np.dtype(np.float32).itemsize
+        rounded = threads * tokens * whole_row(max(width, config.inner_width)) // np.dtype(np.float32).itemsize
         return _Work(*self._room([*by_token, threads * whole_row(positions), rounded]))
 
     def _room(self, sizes: Sequence[int]) -> list[int]:

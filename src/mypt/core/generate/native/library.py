@@ -24,7 +24,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
 from mypt.core.trials import cache_folder
 from mypt.durable import make_directory
-from mypt.errors import UsageError
+from mypt.errors import DivergedError, UsageError
 from mypt.records.model import FAMILIES, ModelConfig
 
 _FOLDER = Path(__file__).parent
@@ -61,8 +61,8 @@ def targets() -> list[tuple[str, ...]]:
     known = torch.backends.cpu.get_cpu_capability()
     if known != "AVX512":
         return [_AVX2] if known == "AVX2" else []
-    has_whole_products = "avx512_vnni" in Path("/proc/cpuinfo").read_text().split()
-    return [_WHOLE_PRODUCTS, _AVX512, _AVX2] if has_whole_products else [_AVX512, _AVX2]
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
+    return [_WHOLE_PRODUCTS, _AVX512, _AVX2] if abilities.get("avx512_vnni") else [_AVX512, _AVX2]
 
 
 def library_for(target: tuple[str, ...]) -> CDLL:
@@ -72,14 +72,14 @@ def library_for(target: tuple[str, ...]) -> CDLL:
         UnavailableError: as above.
     """
     try:
-        sources = [path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]"))]
+        sources = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.is_file()]
         key = _hash(b"\n".join([*sources, *map(str.encode, (*target, *_FLAGS))]))
         folder = cache_folder() / "native"
         make_directory(folder)
         if folder.stat().st_mode & _OTHERS:
             folder.chmod(0o700)  # which is for its owner to do, and so an error in a folder that is not ours
         return _kept(folder, key) or _compiled(folder, key, target)
-    except (OSError, RuntimeError, UsageError) as problem:
+    except (OSError, RuntimeError, UsageError, DivergedError) as problem:
         raise UnavailableError(str(problem)) from None
 
 
@@ -136,7 +136,7 @@ def _require_agreement(library: CDLL) -> None:
         torch.manual_seed(1)
         scores_BV = torch.randn(3, 5003, dtype=torch.float32).numpy()
         for count in (1, 40, 3000):
-            ours, theirs = NativeFinder(library, *scores_BV.shape)(scores_BV, count), likeliest(scores_BV, count)
+            ours, theirs = NativeFinder(library)(scores_BV, count), likeliest(scores_BV, count)
             if not all(map(np.array_equal, ours, theirs)):
                 raise UnavailableError("compiled code does not agree with numpy")
         for family in FAMILIES:

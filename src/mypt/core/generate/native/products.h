@@ -5,7 +5,7 @@
 #include "numbers.h"
 
 #define MOST_TOKENS 32 /* in one call, as reader.py knows */
-/* Of LANES sums, which fill half of the registers: some rows of a matrix times some tokens, or all its rows and one. */
+/* Of LANES sums, which fill half of the registers: some rows of a matrix times some tokens, or LANES rows times one. */
 #define ROWS_AT_ONCE 4
 #define TOKENS_AT_ONCE (LANES / ROWS_AT_ONCE)
 #define ROWS_AHEAD LANES /* that are fetched from memory while others are summed */
@@ -33,8 +33,8 @@ typedef struct {
 #ifdef __AVX512VNNI__
 #define BYTES (4 * LANES)
 #define ADDED 128 /* to those of a matrix: the product wants them without a sign */
-INLINE Lanes matrix_bytes(const void *from) { return (Lanes)((Bits)load(from, FP32) ^ 0x80808080u); }
-INLINE Lanes input_bytes(const void *from) { return load(from, FP32); }
+INLINE Lanes input_bytes(const void *from) { return (Lanes)_mm512_loadu_si512(from); }
+INLINE Lanes matrix_bytes(const void *from) { return (Lanes)((Bits)input_bytes(from) ^ 0x80808080u); }
 INLINE Lanes multiplied_bytes(Lanes sum, Lanes weights, Lanes inputs) {
     return (Lanes)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)inputs);
 }
@@ -58,24 +58,29 @@ INLINE Lanes multiplied_bytes(Lanes sum, Lanes weights, Lanes inputs) {
 }
 #endif
 
-/* The nearest whole numbers once the largest is 127, as int8.py rounds; and how much their sums will be too large. */
-static void round_row(const float *x, int64_t width, int8_t *rounded, float *scale, int32_t *excess) {
+/* The nearest whole numbers once the largest is 127, as int8.py rounds, and how much their sums will be too large. Gives
+ * the scale: none where a number is none.
+ */
+static float round_row(const float *x, int64_t width, int8_t *rounded, uint32_t *excess) {
     typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-    Whole largest = {}, sum = {};
+    Whole largest = {};
+    Bits sum = {};
     for (int64_t k = 0; k < width; k += LANES) {
         Whole sizes = (Whole)load(x + k, FP32) & 0x7fffffff; /* in the order of the numbers, and NaN above all */
         largest = (Whole)choose(sizes > largest, (Lanes)sizes, (Lanes)largest);
     }
     EACH(i, LANES) if (largest[i] > largest[0]) largest[0] = largest[i];
     float most = ((Lanes)largest)[0];
-    *scale = (most < LEAST ? LEAST : most) * (1 / MOST);
+    if (!(most < INFINITY)) return NAN;
+    float scale = (most < LEAST ? LEAST : most) * (1 / MOST);
     for (int64_t k = 0; k < width; k += LANES) {
-        Whole q = nearest(load(x + k, FP32) / *scale);
+        Whole q = nearest(load(x + k, FP32) / scale);
         *(Bytes *)(rounded + k) = __builtin_convertvector(q, Bytes);
-        sum += q;
+        sum += (Bits)q;
     }
     *excess = 0;
     EACH(i, LANES) *excess += ADDED * sum[i];
+    return scale;
 }
 
 /* Products */
@@ -166,10 +171,10 @@ static void product(Work *work, const Matrix *m, const float *x, int64_t count, 
     int64_t stride = padded(m->rows), width = padded(m->columns);
     int8_t *rounded = work->rounded + omp_get_thread_num() * MOST_TOKENS * width;
     float scales[MOST_TOKENS];
-    int32_t excess[MOST_TOKENS];
+    uint32_t excess[MOST_TOKENS] = {0};
     Whole finite = (Whole){} - 1;
     if (m->kind == INT8)
-        EACH(n, count) round_row(x + n * width, width, rounded + n * width, scales + n, excess + n);
+        EACH(n, count) scales[n] = round_row(x + n * width, width, rounded + n * width, excess + n);
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < m->rows; row += LANES) {
         float sums[MOST_TOKENS * LANES] __attribute__((aligned(64)));
@@ -180,14 +185,14 @@ static void product(Work *work, const Matrix *m, const float *x, int64_t count, 
             float *place = out + n * stride + row;
             Lanes y = load(sums + n * LANES, FP32);
             if (m->kind == INT8) {
-                y = __builtin_convertvector((Whole)y - excess[n], Lanes);
+                y = __builtin_convertvector((Whole)((Bits)y - excess[n]), Lanes);
                 y = y * load(m->scale + row, FP32) * scales[n];
             }
             if (m->bias) y += load(m->bias + row, FP32);
             if (then == ADD) y += load(place, FP32);
             if (then == ACTIVATE) y = activated(y, activation);
             if (then == GATE) y *= activated(load(place, FP32), activation);
-            if (then == CHECK) finite &= ((Whole)y & 0x7f800000) != 0x7f800000;
+            if (then == CHECK) finite &= y < INFINITY; /* which NaN is not */
             store(place, y);
         }
     }

@@ -169,7 +169,7 @@ static void attention(const Model *model, const Layer *layer, const Cache *cache
  * Gives whether they are numbers.
  */
 int32_t mypt_read(const Model *model, const Cache *cache, Work *work, int64_t count, const int64_t *ids,
-               const int64_t *rows, const int64_t *places, float *logits, int32_t threads) {
+                  const int64_t *rows, const int64_t *places, float *logits, int32_t threads) {
     int64_t C = model->width, is_gated = model->activation == SWIGLU, activation = model->activation;
     work->is_finite = 1;
 #pragma omp parallel num_threads(threads)

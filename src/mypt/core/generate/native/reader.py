@@ -67,8 +67,9 @@ class NativeReader:
             raise IndexError("a token or a position that the model does not have")
         numbers = c_int64 * len(ids)
         layout = self._layout
-        return self._read(
+        is_finite = self._read(
             *(byref(struct) for struct in (layout.model, layout.cache, layout.work)),
             *(c_int64(len(ids)), numbers(*ids), numbers(*rows), numbers(*places)),
             *(c_void_p(logits), c_int32(self._threads)),
         )
+        return bool(is_finite)

@@ -119,7 +119,7 @@ def generate(
         str | None,
         option(
             "--quantize",
-            help="int8: weights in 8 bits, a quarter of the memory, and up to three times as fast on CPUs.",
+            help="int8: weights in 8 bits, a quarter of the memory, and up to four times as fast on CPUs.",
         ),
     ] = None,
     compile: Annotated[  # noqa: A002 - what the option is called

@@ -23,7 +23,7 @@ class LoadingConfig(Record, frozen=True):
         description="fp32; bf16 or fp16: half of the memory, maybe other texts; auto: what this machine has.",
     )
     quantize: Literal["none", "int8"] = Field(
-        "none", description="int8: weights in 8 bits, a quarter of the memory, and up to three times as fast on CPUs."
+        "none", description="int8: weights in 8 bits, a quarter of the memory, and up to four times as fast on CPUs."
     )
     compile: Compile = Field(
         "auto", description="Read tokens by compiled code: on, off, or auto: on CPUs where there is a C compiler."

@@ -231,8 +231,8 @@ def test_the_likeliest_are_those_that_numpy_finds(
     torch.set_num_threads(2)
     find = NativeFinder(library_for(target))
     torch.set_num_threads(before)
-    found = [find(logits, vocab_size - 1), find(logits, count)][-1]
-    for ours, theirs in zip(found, likeliest(logits, count), strict=True):
+    find(logits, vocab_size - 1)  # what an earlier call left in the same room changes nothing
+    for ours, theirs in zip(find(logits, count), likeliest(logits, count), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

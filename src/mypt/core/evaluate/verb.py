@@ -148,7 +148,7 @@ def _require_readable_again(
     for group in groups:
         if text.data.dataset_dir:
             yield from read_split(text, config, [entry.snapshot for entry in group])
-        elif group[0].snapshot.tokenizer.kind == "char":
+        elif group[0].snapshot.tokenizer.kind == "char" and config.unknown == "error":
             reading = read_split(text, config, [entry.snapshot for entry in group])
             # What is to be told is told when the text is scored.
             yield from (event for event in reading if not isinstance(event, Noted | Warned))

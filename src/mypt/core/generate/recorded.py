@@ -96,7 +96,7 @@ class Step:
             raise
         except RuntimeError as problem:
             reason = str(problem).strip().splitlines()[0]
-            hint = "Leave --compile on out: tokens are read more slowly, and the text is the same."
+            hint = "Leave --compile on out: tokens are then read more slowly."
             raise UsageError(f"this GPU, or its driver, cannot record steps: {reason}", hint=hint) from None
         self._recording = graph, logits_BV
         return self._recording

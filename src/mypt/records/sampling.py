@@ -106,6 +106,10 @@ class SamplingConfig(Record, frozen=True):
             return (*self.stop, QA_STOP)
         return self.stop or (CHAT_STOP,) if self.mode == "chat" else self.stop
 
+    def texts_at_once(self, prompts: int) -> int:
+        """How many texts are written side by side for so many prompts."""
+        return self.beams if self.beams > 1 else min(self.batch_size, prompts * self.num_samples)
+
     def prompt_for(self, prompt: str) -> str:
         """The text the model sees for a user's prompt."""
         return QA_PROMPT.format(prompt=prompt) if self.mode == "qa" else prompt

@@ -60,7 +60,7 @@ class _Writers:
         self._waiting = (
             Sample(prompt, number, tokenizer, config) for prompt in prompts for number in range(config.num_samples)
         )
-        self._rows = min(config.batch_size, len(prompts) * config.num_samples)
+        self._rows = config.texts_at_once(len(prompts))
         self._decoder = Decoder(model, device, self._rows, longest_text(prompts, config))
         self._config = config
         self._vocab_size = tokenizer.vocab_size

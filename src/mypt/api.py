@@ -36,12 +36,18 @@ def load(
 
     Raises:
         CheckpointError: when there is no whole model of this name.
-        UsageError: for a device this machine does not have, a precision beside int8, or code it cannot compile.
+        UsageError: for settings that there are not, a device this machine does not have, a precision beside int8, or
+            code that it cannot compile.
     """
     from mypt.core.generate.loaded import load_model
+    from mypt.records.sampling import LoadingConfig
 
+    wanted = {"precision": precision, "quantize": "int8" if int8 else "none", "compile": compile}
+    loading = LoadingConfig.parse(wanted, where="load")
     directory = ModelDirectory(Path(checkpoint_dir), name)
-    return load_model(directory, device, warnings.warn, precision=precision, int8=int8, compiled=compile)
+    return load_model(
+        directory, device, warnings.warn, precision=loading.precision, int8=int8, compiled=loading.compile
+    )
 
 
 def train(

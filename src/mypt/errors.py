@@ -1,6 +1,7 @@
 """The error tree. Users get these; assert is for our own mistakes.
 
 MyptError                 1   anything that went wrong and is not below
+├── UnwritableError       1   standard output takes nothing any more
 ├── UsageError            2   a command line or a config that cannot be meant
 ├── DataError             3   text, dataset or tokenizer
 ├── CheckpointError       4   missing, broken or incompatible checkpoint
@@ -25,6 +26,10 @@ class MyptError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class UnwritableError(MyptError):
+    """Standard output takes nothing any more: an answer would be lost."""
 
 
 class UsageError(MyptError):

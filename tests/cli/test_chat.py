@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -23,10 +24,13 @@ def trained(tiny_run: RunConfig, directory: ModelDirectory) -> None:
     list(train(tiny_run, directory))
 
 
-def said(folder: Path, lines: str, *options: str) -> subprocess.CompletedProcess[str]:
+def said(
+    folder: Path, lines: str, *options: str, env: dict[str, str] | None = None, stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *options],
-        cwd=folder, env=clean_environment(), input=lines, text=True, capture_output=True, timeout=120, check=False,
+        cwd=folder, env=clean_environment() | (env or {}), input=lines, text=True, errors="surrogateescape",
+        stdout=stdout, stderr=subprocess.PIPE, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -42,10 +46,12 @@ def test_each_line_is_answered_and_the_history_is_kept(tmp_path: Path) -> None:
 
 def test_mistakes_are_told_and_the_chat_goes_on(tmp_path: Path) -> None:
     (tmp_path / "there.txt").write_text("mine")
+    settings = "/set temperature -1\n/set nothing\n/set top-k\n"
     saves = "/save there.txt\n/save ~nobody-of-this-name/x\n/save a\0b\n"
-    run = said(tmp_path, "/nosuch\n/set temperature -1\n" + saves + "Ωmega\nThe loss\r\n/quit\nThe end\n")
+    run = said(tmp_path, "/nosuch\n" + settings + saves + "Ωmega\nThe loss\r\n/quit\nThe end\n")
     assert run.returncode == 0
-    for words in ("/nosuch: not a command", "allowed", "there.txt: is there already", "Ω"):
+    told = ("/nosuch: not a command", "allowed", "/set nothing: no such setting", "/set top_k null")
+    for words in (*told, "there.txt: is there already", "Ω"):
         assert words in run.stderr
     assert len(run.stdout.splitlines()) == 1
     assert (tmp_path / "there.txt").read_text() == "mine"
@@ -65,6 +71,29 @@ def test_json_gives_one_object_for_each_answer(tmp_path: Path) -> None:
 def test_what_a_chat_cannot_do_is_refused(tmp_path: Path, option: tuple[str, str]) -> None:
     run = said(tmp_path, "The river\n", *option)
     assert run.returncode == 2
+    assert run.stdout == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_no_byte_ends_a_chat(tmp_path: Path, encoding: str) -> None:
+    lines = "The river\n\udcff\udcc3\nThe naïve house\n/save all.txt\n"
+    run = said(tmp_path, lines, "--unknown", "skip", env={"PYTHONIOENCODING": encoding})
+    assert run.returncode == 0, run.stderr
+    assert "\ufffd\ufffd\n" in (tmp_path / "all.txt").read_text(encoding="utf-8")
+    assert "The naïve house\n" in (tmp_path / "all.txt").read_text(encoding="utf-8")
+
+
+def test_where_answers_cannot_be_written_the_chat_ends(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = said(tmp_path, "The river\nThe house\n", "-q", stdout=full)
+    assert run.returncode == 1
+    assert run.stderr == "Error: standard output: cannot write (No space left on device)\n"
+
+
+def test_a_beginning_that_the_model_cannot_read_is_told_at_once(tmp_path: Path) -> None:
+    run = said(tmp_path, "The river\n", "--prompt", "Ω")
+    assert run.returncode == 3
+    assert "Ω" in run.stderr
     assert run.stdout == ""
 
 

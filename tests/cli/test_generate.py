@@ -127,6 +127,7 @@ def test_each_prompt_of_a_file_is_one_line_of_json_in_its_order(mypt: Mypt, tmp_
         (b"\n \n", "holds no prompts"),
         (b"The\xff", "not UTF-8 (byte 3)"),
         (b'{"prompt": "The"}\nThe\n', "line 2"),
+        (b'{"prompt": "The"\n{"prompt": "The"}\n', "line 1"),
         ("The\nΩmega\n".encode(), "prompt 2"),
     ],
 )
@@ -152,6 +153,8 @@ def test_prompts_that_cannot_be_read_are_exit_3(mypt: Mypt, tmp_path: Path, cont
         (("--typical-p", "0"), "allowed"),
         (("--no-repeat-ngram", "0"), "allowed"),
         (("--repetition-penalty", "0"), "allowed"),
+        (("--stop", ""), "allowed"),
+        (("--quantize", "int8", "--precision", "bf16"), "allowed: fp32"),
     ],
     ids=str,
 )

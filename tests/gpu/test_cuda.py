@@ -107,7 +107,7 @@ def test_recorded_steps_give_the_bits_of_usual_ones(
     recorded = losses(list(train(cuda_run, ModelDirectory(tmp_path / "recorded", "model"))))
     is_recorded = not cuda_run.training.checkpoint_activations
     assert replays == (60 - 3 if is_recorded else 0)
-    monkeypatch.setattr("mypt.core.train.recorded.USUAL_STEPS", 1000)
+    monkeypatch.setattr("mypt.core.train.recorded.USUAL_TIMES", 1000)
     usual = losses(list(train(cuda_run, ModelDirectory(tmp_path / "usual", "model"))))
     assert recorded == usual
     assert digests(tmp_path / "recorded") == digests(tmp_path / "usual")

@@ -5,6 +5,7 @@ The work is done, or one message says why not.
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -118,12 +119,28 @@ def test_closed_streams_end_no_command(house: Path, command: str, streams: str) 
     assert run.returncode == 0
 
 
-@pytest.mark.parametrize("line", [COMMANDS["inspect"], COMMANDS["configs"], f"{TRAIN} --json"])
-def test_an_answer_that_cannot_be_written_is_one_message(house: Path, line: str) -> None:
-    run = start(house, line, shell=">/dev/full")
+@pytest.mark.parametrize("unbuffered", [None, "1"])
+@pytest.mark.parametrize(
+    "line", [COMMANDS["inspect"], f"{COMMANDS['inspect']} --json", COMMANDS["configs"], f"{TRAIN} --json"]
+)
+def test_an_answer_that_cannot_be_written_is_one_message(house: Path, line: str, unbuffered: str | None) -> None:
+    run = start(house, line, shell=">/dev/full", env={"PYTHONUNBUFFERED": unbuffered})
     require_no_traceback(run)
     assert run.returncode == 1
     assert run.stderr == "Error: standard output: cannot write (No space left on device)\n"
+
+
+@pytest.mark.parametrize("unbuffered", [None, "1"])
+def test_an_answer_for_which_there_is_half_the_room_is_one_message(house: Path, unbuffered: str | None) -> None:
+    whole = len(start(house, "configs --json").stdout.encode())
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole // 2, whole // 2))
+
+    run = start(house, "configs --json", shell=">out.txt", env={"PYTHONUNBUFFERED": unbuffered}, before=limit)
+    assert run.returncode == 1
+    assert run.stderr == "Error: standard output: cannot write (File too large)\n"
 
 
 def test_nothing_is_written_into_a_file_that_took_the_number_of_a_closed_stream(house: Path) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from mypt.cli.consoles import prose_console, write
 from mypt.cli.writing import Look, as_json_line
 from mypt.durable import write_text
-from mypt.errors import MyptError
+from mypt.errors import MyptError, UnwritableError
 from mypt.events import Event, Generated, Token, Warned
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ _HELP = """\
 /save FILE       write all that was said to a new file
 /set NAME VALUE  change a setting of the answers: /set temperature 0.5; /set alone shows all
 /quit            leave (or Ctrl-D)
-A line that ends in \\ goes on in the next one. Ctrl-C ends an answer. A message may begin with //."""
+A line that ends in \\ goes on in the next one. Ctrl-C ends an answer.
+To say something that begins with /, type //."""
 
 
 def chat(conversation: "Conversation", look: Look, *, name: str, load_s: float) -> None:
@@ -46,6 +47,8 @@ def chat(conversation: "Conversation", look: Look, *, name: str, load_s: float) 
                 _draw(conversation.say(message.removeprefix("/")), look, load_s)
         except KeyboardInterrupt:
             write("" if look.as_json else "\n")
+        except UnwritableError:
+            raise
         except MyptError as problem:
             prose.print(Text.assemble(("Error: ", "red"), problem.message), soft_wrap=True)
             if problem.hint:
@@ -122,9 +125,11 @@ def _command(conversation: "Conversation", line: str) -> None:
             _save(conversation.history, name)
             prose.print(f"saved to {name}", style="dim")
         case ["/set", *names] if len(names) < _NAME_AND_VALUE:
-            for key, value in conversation.config.model_dump(mode="json").items():
-                if key in names or not names:
-                    prose.print(f"/set {key} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
+            settings = conversation.config.model_dump(mode="json")
+            for key in [name.replace("-", "_") for name in names] or settings:
+                if key not in settings:
+                    raise UsageError(f"/set {key}: no such setting", hint="/set alone shows all.")
+                prose.print(f"/set {key} {json.dumps(settings[key], ensure_ascii=False)}", soft_wrap=True)
         case ["/set", name, value]:
             conversation.set(name, value)
         case _:

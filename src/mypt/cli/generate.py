@@ -92,7 +92,7 @@ def generate(
     num_samples: Annotated[int | None, option("--num-samples", help="Samples to draw.", panel=_MANY)] = None,
     batch_size: Annotated[
         int | None,
-        option("--batch-size", help="Samples written at once.", panel=_MANY),
+        option("--batch-size", help="Samples written at once; beams always are.", panel=_MANY),
     ] = None,
     stop: Annotated[
         list[str] | None,
@@ -126,7 +126,7 @@ def generate(
         str | None,
         option(
             "--compile",
-            help="Read tokens by compiled code, or on CUDA by recorded steps: on, off, or auto: code on CPUs that can.",
+            help="Read tokens by compiled code, on CUDA by recorded steps: on, off, or auto: code on CPUs that can.",
         ),
     ] = None,
     device: DeviceName = None,

@@ -14,6 +14,8 @@ def quantize(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Store a model's weights in 8 bits, as a model of their own: a quarter of the size, to generate with."""
+    from rich.text import Text
+
     from mypt.cli.consoles import prose_console, write
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
@@ -24,7 +26,10 @@ def quantize(
     if wanted is None:
         raise UsageError("say which model: mypt quantize NAME")
     source = ModelDirectory(checkpoint_dir, wanted)
-    target = ModelDirectory(checkpoint_dir, f"{wanted}-int8" if out is None else out)
+    try:
+        target = ModelDirectory(checkpoint_dir, f"{wanted}-int8" if out is None else out)
+    except UsageError as problem:
+        raise UsageError(problem.message, hint=problem.hint + " Say another: --out NAME.") from None
 
     from mypt.core.checkpoint.quantize import quantize_model
 
@@ -33,7 +38,8 @@ def quantize(
         if json:
             write(event.as_json() + "\n")
         elif isinstance(event, Warned | Noted):
-            prose.print(event.message, soft_wrap=True)
+            prefix = ("Warning: ", "yellow") if isinstance(event, Warned) else ""
+            prose.print(Text.assemble(prefix, event.message), soft_wrap=True)
         elif isinstance(event, Quantized):
             sizes = f"{human_bytes(event.size_bytes)} instead of {human_bytes(event.source_bytes)}"
             prose.print(f"{event.source} -> {event.target}: step {event.step:,}, {sizes}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """SamplingConfig: how the next token is chosen and when a sample ends."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,8 +26,15 @@ class LoadingConfig(Record, frozen=True):
         "none", description="int8: weights in 8 bits, a quarter of the memory, and up to four times as fast on CPUs."
     )
     compile: Compile = Field(
-        "auto", description="Read tokens by compiled code: on, off, or auto: on CPUs where there is a C compiler."
+        "auto",
+        description="Read tokens by compiled code, on CUDA by recorded steps: on, off, or auto: code on CPUs that can.",
     )
+
+    @model_validator(mode="after")
+    def _int8_has_a_precision_of_its_own(self) -> Self:
+        if self.quantize == "int8" and self.precision != "fp32":
+            raise ValueError(f"precision = {self.precision} with weights in int8 (allowed: fp32, for the rest)")
+        return self
 
 
 class SamplingConfig(Record, frozen=True):
@@ -66,8 +73,10 @@ class SamplingConfig(Record, frozen=True):
     )
     seed: int = Field(1337, ge=0, lt=2**63, description="The same seed gives the same text.")
     num_samples: int = Field(1, ge=1, le=10_000, description="Samples to draw.")
-    batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once.")
-    stop: tuple[str, ...] = Field((), description="Texts that end a sample; they are not part of it.")
+    batch_size: int = Field(16, ge=1, le=10_000, description="Samples written at once; beams always are.")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Texts that end a sample; they are not part of it."
+    )
     mode: Literal["basic", "qa", "chat"] = Field(
         "basic", description="basic completes; qa asks and answers; chat does so in turns."
     )

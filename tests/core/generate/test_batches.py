@@ -19,7 +19,7 @@ from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import decode
 from mypt.events import Generated, SampleStarted, Token, Warned
-from mypt.records.model import ModelConfig
+from mypt.records.model import FamilyName, ModelConfig
 from mypt.records.sampling import SamplingConfig
 
 LETTERS = Letters(".abcdefghijk")
@@ -179,6 +179,56 @@ def test_a_reordered_row_goes_on_as_the_text_it_became(
         for row, logits in enumerate(decoder.step(texts)):
             expected = read_plainly(gpt, texts[row], lengths[row])
             np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_begun_after_rows_changed_places_is_read_as_it_is(device: Device) -> None:
+    gpt, prompts = a_model(12), [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    decoder = Decoder(gpt, device, 3, 30)
+    for row, prompt in enumerate(prompts):
+        decoder.begin(row, prompt)
+    decoder.reorder([1, 0])
+    decoder.begin(2, prompts[0])
+    texts = [prompts[1], prompts[0], prompts[0]]
+    for text, logits in zip(texts, decoder.step(texts), strict=True):
+        np.testing.assert_allclose(logits, read_plainly(gpt, text, 3), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_whose_text_has_ended_still_holds_its_prompt(device: Device) -> None:
+    gpt, prompts = a_model(12), [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 1]]
+    decoder = Decoder(gpt, device, 4, 30)
+    for row, prompt in enumerate(prompts):
+        decoder.begin(row, prompt)
+    decoder.step(prompts)
+    texts = [[*prompt, 2] for prompt in prompts[:3]]
+    decoder.step(texts)
+    decoder.begin(3, prompts[3])
+    texts = [*([*text, 3] for text in texts), prompts[3]]
+    np.testing.assert_allclose(decoder.step(texts)[3], read_plainly(gpt, prompts[3], 3), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_past_the_window_a_token_costs_what_it_did_before(family: FamilyName) -> None:
+    gpt, letters = a_model(12, family), plain_letters("abcdefghijkl")
+    read = note_reads(gpt)
+    costs: list[int] = []
+    for count in (200, 400, 800):
+        read.clear()
+        samples(gpt, letters, ["abc"], max_new_tokens=count)
+        costs.append(sum(rows * length for rows, length in read))
+    # Each token is read as the newest one, and once more with the newer half of a window.
+    assert all(count <= cost < 2 * count for count, cost in zip((200, 400, 800), costs, strict=True))
+
+
+@pytest.mark.parametrize("ending", ["b", "bc"])
+def test_what_was_held_back_is_told_at_the_end(ending: str) -> None:
+    """The text ends as a stop text begins, that never comes."""
+    gpt, letters = a_model(12), plain_letters("abcdefghijkl")
+    config = SamplingConfig(max_new_tokens=12)
+    (whole,) = samples(gpt, letters, ["ab"], **config.model_dump())
+    stop = whole.text[-len(ending) :] + "!"
+    told = list(generate(gpt, letters, ["ab"], config.model_copy(update={"stop": (stop,)}), CPU))
+    assert "".join(event.text for event in told if isinstance(event, Token)) == whole.text
+    assert [event.text for event in told if isinstance(event, Generated)] == [whole.text]
 
 
 @settings(max_examples=40, deadline=None)

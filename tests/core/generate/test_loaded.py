@@ -1,14 +1,18 @@
 """A model that was loaded says what it cannot do."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
+import mypt
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.generate import loaded
 from mypt.core.generate.loaded import load_model
 from mypt.core.model.gpt import GPT
 from mypt.core.train.run import train
-from mypt.errors import MemoryShortageError
+from mypt.errors import MemoryShortageError, UsageError
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
@@ -27,3 +31,26 @@ def test_texts_that_do_not_fit_the_memory_are_told_with_what_takes_less(
         wide.generate("The", num_samples=10_000, batch_size=10_000, max_new_tokens=2**20)
     assert "--batch-size 5000 takes less" in told.value.hint
     assert len(wide.generate("The", max_new_tokens=3)) == 3
+
+
+@pytest.mark.parametrize("has_bf16", [True, False, None])
+def test_auto_is_bf16_where_the_processor_has_it_and_the_choice_is_told(
+    tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch, has_bf16: bool | None
+) -> None:
+    list(train(tiny_run, directory))
+
+    def computes_bf16(_device: torch.device) -> bool | None:
+        return has_bf16
+
+    monkeypatch.setattr(loaded, "computes_bf16", computes_bf16)
+    found = load_model(directory, "cpu", pytest.fail, precision="auto")
+    assert f", {'bf16' if has_bf16 else 'fp32'}" in found.label
+    assert found.model.dtype == (torch.bfloat16 if has_bf16 else torch.float32)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"compile": "maybe"}, {"precision": "fp8"}, {"precision": "bf16", "int8": True}], ids=str
+)
+def test_how_to_load_is_checked_before_anything_is_loaded(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="allowed"):
+        mypt.load("a-model-that-is-not-there", **settings)

@@ -3,7 +3,9 @@
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator, Sequence
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from generating import CPU, a_model, plain_letters, samples
-from mypt.core.device import choose_device
+from mypt.core.device import Device, choose_device
 from mypt.core.generate.compiled import choose_reader
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.native import library
@@ -27,6 +29,7 @@ from mypt.core.generate.sampler import likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
+from mypt.core.model.layers import Attention
 from mypt.errors import DivergedError, UsageError
 from mypt.records.model import FamilyName, ModelConfig
 from support import stirred
@@ -322,7 +325,38 @@ class TestKeeping:
         monkeypatch.setattr(library, "_FOLDER", changed)
         with pytest.raises(UnavailableError, match=r"does not agree|no numbers"):
             open_library()
-        assert self.kept(tmp_path) == []
+        assert [path.name.split("-")[0] for path in self.kept(tmp_path)] in ([], ["refused"])
+
+    def test_what_did_not_agree_is_not_compiled_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_library: CDLL) -> None:
+            raise UnavailableError("it does not agree, says this test")
+
+        monkeypatch.setattr(library, "_require_agreement", refuse)
+        for compiler in ("gcc", "no-such-compiler"):
+            monkeypatch.setenv("CC", compiler)
+            with pytest.raises(UnavailableError, match="says this test"):
+                open_library()
+        assert len(self.kept(tmp_path)) == 1
+
+    def test_a_library_of_something_else_is_passed_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_library()
+        (made,) = self.kept(tmp_path)
+        other = tmp_path / "other.c"
+        other.write_text("int mypt_read(void) { return 1; }")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", "other.so", "other.c"], cwd=tmp_path, check=True)
+        data = (tmp_path / "other.so").read_bytes()
+        made.unlink()
+        made.with_name(f"{made.name.rsplit('-', 1)[0]}-{library._hash(data)}.so").write_bytes(data)
+        self.kept(tmp_path)[0].chmod(0o700)
+        open_library.cache_clear()
+        assert choose_reader(CPU, "auto").compiled
+        script = "while [ $1 != -o ]; do shift; done; cp"
+        (tmp_path / "cc").write_text(f"#!/bin/sh\n{script} {tmp_path}/other.so $2\n")
+        (tmp_path / "cc").chmod(0o755)
+        shutil.rmtree(tmp_path / "cache")
+        open_library.cache_clear()
+        monkeypatch.setenv("CC", str(tmp_path / "cc"))
+        assert choose_reader(CPU, "auto") == CPU
 
     @pytest.mark.parametrize(
         ("compiler", "reason"),
@@ -393,6 +427,38 @@ class TestKeeping:
         torch.manual_seed(7)
         open_library()
         np.testing.assert_array_equal(torch.rand(3).numpy(), expected)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+def test_keys_and_values_are_rounded_to_bf16_as_torch_rounds(target: tuple[str, ...]) -> None:
+    """Also those that lie between two numbers: then to the even one."""
+    gpt = a_model_of(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=8, bias=True), "fp32")
+    between = torch.tensor([1 + 2**-8, 1 + 2**-7 + 2**-8, -1 - 2**-8, -1 - 3 * 2**-8, 3.0, 1e15, 2**-130, -7.0])
+    attention = gpt.blocks[0].attention
+    assert isinstance(attention, Attention)
+    assert attention.query_key_value.bias is not None
+    attention.query_key_value.weight.zero_()
+    attention.query_key_value.bias.copy_(between.repeat(3))
+    cache = KeyValueCache(gpt.config, 1, 8, torch.device("cpu"), torch.bfloat16)
+    reader = NativeReader(library_for(target), gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
+    reader.step([3])
+    for part in cache.memory[0, :, 0, 0, 0]:
+        assert torch.equal(part.view(torch.int16), between.bfloat16().view(torch.int16))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_embeddings_too_large_to_be_normed_give_no_numbers(kind: str) -> None:
+    gpt = a_model_of(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=8), kind)
+    assert gpt.position_embedding is not None
+    gpt.position_embedding.weight.mul_(1e37)
+    with pytest.raises(DivergedError):
+        a_reader(gpt, 1).step([3])
+
+
+def test_recordings_are_taken_where_they_are_asked_for() -> None:
+    gpu = Device("cuda", 0, "bf16")
+    assert choose_reader(gpu, "auto") == gpu == choose_reader(gpu, "off")
+    assert choose_reader(gpu, "on").compiled
 
 
 def test_other_devices_and_types_are_read_by_the_model() -> None:

@@ -43,8 +43,10 @@ def test_a_line_that_is_no_such_object_is_named(line: str) -> None:
 @pytest.mark.parametrize(
     "first", ["{braces}", '{"a": 1}', "{", '{"prompt"', '["prompt"]', '{"prompt":' * 10**5, '{"a":' + "9" * 5000 + "}"]
 )
-def test_a_first_line_that_is_no_prompt_object_makes_all_lines_text(first: str) -> None:
-    assert parse_prompts(f'{first}\n{{"prompt": "b"}}', where="x") == [first, '{"prompt": "b"}']
+def test_where_one_line_is_a_prompt_object_all_have_to_be(first: str) -> None:
+    assert parse_prompts(f"{first}\nplain", where="x") == [first, "plain"]
+    with pytest.raises(DataError, match="^x, line 1: "):
+        parse_prompts(f'{first}\n{{"prompt": "b"}}', where="x")
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t\r\n"])

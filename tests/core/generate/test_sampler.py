@@ -134,6 +134,20 @@ def test_top_p_leaves_the_fewest_ids_that_reach_p(logits: list[float], temperatu
     assert full[kept].min() >= full[~kept].max(initial=0)
 
 
+@pytest.mark.parametrize("vocab_size", [600, 3000, 20_000])
+@pytest.mark.parametrize("name", ["top_p", "typical_p"])
+def test_filters_that_leave_thousands_of_ids_leave_the_written_out_ones(name: str, vocab_size: int) -> None:
+    logits = (np.random.default_rng(vocab_size).standard_normal(vocab_size) * 2).astype(np.float32).tolist()
+    kept = 0
+    for share in (0.1, 0.5, 0.9, 0.97, 0.999):
+        config = SamplingConfig.parse({"temperature": 3.0, name: share}, where="test")
+        expected, found = reference(logits, config), probabilities_of(logits, config)
+        assert ((found > 0) != (expected > 0)).sum() <= 1, "rounding decides about the id at the border"
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3 / vocab_size)
+        kept = max(kept, (found > 0).sum())
+    assert kept > 0.9 * vocab_size
+
+
 @pytest.mark.parametrize("min_p", [1e-6, 0.02, 0.5, 1.0])
 def test_min_p_leaves_those_at_least_that_share_as_likely_as_the_likeliest(min_p: float) -> None:
     logits = np.random.default_rng(4).standard_normal(5000).astype(np.float32)

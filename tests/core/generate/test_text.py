@@ -120,9 +120,3 @@ def test_after_a_stop_nothing_is_left_to_give(pieces: list[str]) -> None:
     assert "".join(given_texts) == "yes"
     assert given_texts[-1] == ""
     assert stream.stopped_by == "</Answer>"
-
-
-def test_an_empty_stop_stops_nothing() -> None:
-    stream = TextStream(["", "x"])
-    assert stream.feed(b"abc") == "abc"
-    assert stream.stopped_by is None

@@ -80,6 +80,7 @@ def test_any_leading_shape_goes_through(shape: tuple[int, ...]) -> None:
 def test_rows_of_zeros_give_zeros() -> None:
     layer = Int8Linear(3, 8, bias=None)
     layer.take(torch.zeros(3, 8))
+    assert (layer.scale > 0).all()
     assert layer(torch.randn(2, 8)).eq(0).all()
     assert linear(3, 8)[0](torch.zeros(2, 8)).eq(0).all()
 

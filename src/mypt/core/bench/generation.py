@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from mypt.core.device import choose_device
-from mypt.core.generate.compiled import choose_reader
+from mypt.core.generate.compiled import choose_reader, open_finder
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
@@ -44,6 +44,7 @@ class _Writer:
         self._settings = SamplingConfig()
         self._chance = random.Random(_SEED)  # noqa: S311 - no secret
         size = min(_PROMPT_TOKENS, max(1, job.config.model.block_size // 2))
+        self._find = open_finder(self._device)
         self._prompt = torch.randint(job.config.model.vocab_size, (size,)).tolist()
 
     def write(self, window: int, seconds: float) -> tuple[float, int, float]:
@@ -69,4 +70,4 @@ class _Writer:
         return first_s, tokens, spent_s
 
     def _add_token(self, decoder: Decoder, text: list[int]) -> None:
-        text += choose(decoder.step([text]), self._settings, [self._chance.random()], decoder.find)
+        text += choose(decoder.step([text]), self._settings, [self._chance.random()], self._find)

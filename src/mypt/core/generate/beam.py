@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mypt.core.device import Device
 from mypt.core.generate.decoder import Decoder
 from mypt.core.generate.penalties import Penalties
-from mypt.core.generate.prompt import Prompt
+from mypt.core.generate.prompt import Prompt, longest_text
 from mypt.core.generate.sample import log_softmax, token_score
 from mypt.core.generate.text import TextStream
 from mypt.core.model.gpt import GPT
@@ -43,12 +43,10 @@ def search(
     The score of a text is the logarithm of its probability over its length in tokens to the power of length_penalty
     (after Wu et al., 2016); an end-of-text counts as one.
     """
+    decoder = Decoder(model, device, config.texts_at_once(len(prompts)), longest_text(prompts, config))
     for prompt in prompts:
-        began_s = time.monotonic()
-        searching = _Search(model, tokenizer, prompt, config, device)
-        found = searching.best()
-        seconds = time.monotonic() - began_s
-        for number, beam in enumerate(found):
+        searching = _Search(decoder, tokenizer, prompt, config)
+        for number, beam in enumerate(searching.best()):
             text, _ = searching.text(beam)
             yield SampleStarted(prompt.number, number, prompt.text)
             yield Token(prompt.number, number, None, text)
@@ -61,8 +59,8 @@ def search(
                 text=text,
                 token_ids=beam.new_ids,
                 stopped_by=beam.stopped_by,
-                first_token_s=seconds,
-                tokens_per_s=len(beam.new_ids) / seconds if seconds > 0 else 0.0,
+                first_token_s=searching.first_token_s,
+                tokens_per_s=max(len(beam.new_ids) - 1, 0) / searching.rest_s if searching.rest_s else 0.0,
                 scores=scores if config.logprobs is not None else None,
                 score=searching.score(beam),
             )
@@ -71,23 +69,27 @@ def search(
 class _Search:
     """The search for one prompt."""
 
-    def __init__(
-        self, model: GPT, tokenizer: Tokenizer, prompt: Prompt, config: SamplingConfig, device: Device
-    ) -> None:
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, prompt: Prompt, config: SamplingConfig) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._config = config
-        self._decoder = Decoder(model, device, config.beams, len(prompt.ids) + config.max_new_tokens)
+        self._decoder = decoder
         self._beams = [_Beam((), 0.0, ())]
         self._ended: list[_Beam] = []
+        self.first_token_s = 0.0
+        self.rest_s = 0.0
+        """Of all tokens after the first."""
 
     def best(self) -> list[_Beam]:
         """Search until no beginning can become better than what has ended; best first."""
+        began_s = time.monotonic()
         self._decoder.begin(0, self._prompt.ids)
         for length in range(1, self._config.max_new_tokens + 1):
             self._extend(is_last=length == self._config.max_new_tokens)
+            self.first_token_s = self.first_token_s or time.monotonic() - began_s
             if not self._beams or self._is_decided():
                 break
+        self.rest_s = time.monotonic() - began_s - self.first_token_s
         return self._ended[: self._config.num_samples]
 
     def text(self, beam: _Beam) -> tuple[str, bool]:

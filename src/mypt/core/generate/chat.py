@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 from mypt.core.generate.loaded import LoadedModel
+from mypt.core.generate.prompt import encode_prompt
 from mypt.core.tokens.base import decode
 from mypt.errors import MyptError, UsageError
 from mypt.events import Event, Generated, Token, Warned
@@ -15,6 +16,12 @@ class Conversation:
     """What was said so far, and the settings of the next answer."""
 
     def __init__(self, loaded: LoadedModel, config: SamplingConfig, beginning: str = "") -> None:
+        """Begin with a text, if there is one.
+
+        Raises:
+            DataError: when it has characters that the model does not know.
+        """
+        encode_prompt(loaded.tokenizer, beginning, config)
         self.config = config
         self.history = beginning
         self._loaded = loaded

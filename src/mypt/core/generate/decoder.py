@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.device import Device
-from mypt.core.generate.compiled import open_finder, open_reader
+from mypt.core.generate.compiled import open_reader
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 
@@ -37,8 +37,6 @@ class Decoder:
         with torch.inference_mode():
             self._cache = KeyValueCache(model.config, rows, positions, device.torch, model.dtype)
         self._reader = open_reader(model, self._cache, device)
-        self.find = open_finder(device)
-        """Finds the likeliest ids in what `step` gives."""
         self._starts = [0] * rows
         """Index in each text of the first token in the cache."""
         self._prompts: list[tuple[int, ...] | None] = [None] * rows
@@ -82,6 +80,7 @@ class Decoder:
         """Make the text of row i that of row sources[i]."""
         self._cache.reorder(sources)
         self._starts[: len(sources)] = [self._starts[source] for source in sources]
+        self._prompts[: len(sources)] = [self._prompts[source] for source in sources]
 
     def _read(self, row: int, text: Sequence[int], first: int) -> None:
         """Read a text from token `first` on, but for its newest token, which every step reads of all rows."""

@@ -41,9 +41,9 @@ class Penalties:
 
     def apply(self, logits_V: NDArray[np.floating]) -> None:
         """Change the scores of the next token in place."""
-        config, vocab_size = self._config, len(logits_V)
+        config = self._config
         if config.repetition_penalty != 1:
-            ids = np.array([token_id for token_id in self._seen if token_id < vocab_size], dtype=np.int64)
+            ids = list(self._seen)
             scores, factor = logits_V[ids], config.repetition_penalty
             logits_V[ids] = np.where(scores > 0, scores / factor, scores * factor)
         if self._new and (config.frequency_penalty or config.presence_penalty):

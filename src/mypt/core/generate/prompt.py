@@ -30,13 +30,13 @@ def parse_prompts(text: str, *, where: str) -> list[str]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise DataError(f"{where}: holds no prompts", hint="One prompt in each line.")
-    if not _is_json(lines[0][1]):
+    if not any(_is_json(line) for _, line in lines):
         return [line.removesuffix("\r") for _, line in lines]
     return [_prompt_of(line, f"{where}, line {number}") for number, line in lines]
 
 
 def _is_json(line: str) -> bool:
-    """Whether a line is an object with a prompt: then all lines have to be."""
+    """Whether a line is an object with a prompt. If one is, all have to be."""
     try:
         return "prompt" in json.loads(line) if line.lstrip().startswith("{") else False
     except (ValueError, RecursionError):
@@ -49,7 +49,7 @@ def _prompt_of(line: str, where: str) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         prompt = None
     if not isinstance(prompt, str):
-        raise DataError(f'{where}: no JSON object with a text under "prompt"', hint="As in the lines before it.")
+        raise DataError(f'{where}: no JSON object with a text under "prompt"', hint="As in the other lines.")
     return prompt
 
 
@@ -69,6 +69,11 @@ def read_prompts(tokenizer: Tokenizer, texts: Sequence[str], config: SamplingCon
             raise DataError(f"prompt {number + 1}: {problem.message}", hint=problem.hint) from None
         prompts.append(Prompt(number, text, tuple(ids)))
     return prompts
+
+
+def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
+    """Tokens of the longest text there can be."""
+    return max((len(prompt.ids) for prompt in prompts), default=0) + config.max_new_tokens
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, config: SamplingConfig) -> list[int]:

@@ -38,7 +38,7 @@ class Sample:
         """The prompt and what was added: it only ever grows."""
         self._penalties = Penalties(self.config, self.prompt.ids) if Penalties.are_set(self.config) else None
         self._stream = TextStream(self.config.stops)
-        self._text = ""
+        self._pieces: list[str] = []
         self._scores: list[TokenScore] = []
         self._likeliest: list[tuple[TokenScore, ...]] = []
         self._began_s = time.monotonic()
@@ -75,7 +75,7 @@ class Sample:
             self._penalties.note(token_id)
         self.text_ids.append(token_id)
         piece = self._stream.feed(self.tokenizer.decode_bytes(token_id))
-        self._text += piece
+        self._pieces.append(piece)
         self.events.append(Token(self.prompt.number, self.number, token_id, piece))
         if self._stream.stopped_by is not None:
             self._end("stop text")
@@ -95,7 +95,7 @@ class Sample:
                 prompt_number=self.prompt.number,
                 sample=self.number,
                 prompt=self.prompt.text,
-                text=self._text + rest,
+                text="".join(self._pieces) + rest,
                 token_ids=tuple(new_ids),
                 stopped_by=self.stopped_by,
                 first_token_s=self._first_token_s,

@@ -11,8 +11,9 @@ from collections.abc import Generator, Iterator, Sequence
 
 from mypt.core.device import Device
 from mypt.core.generate.beam import search
+from mypt.core.generate.compiled import open_finder
 from mypt.core.generate.decoder import Decoder
-from mypt.core.generate.prompt import Prompt, read_prompts
+from mypt.core.generate.prompt import Prompt, longest_text, read_prompts
 from mypt.core.generate.sample import Sample
 from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
@@ -38,11 +39,6 @@ def generate(
         yield from _Writers(model, tokenizer, prompts, config, device).write()
 
 
-def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:
-    """Tokens of the longest text there can be."""
-    return max((len(prompt.ids) for prompt in prompts), default=0) + config.max_new_tokens
-
-
 def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:
     cut = [prompt for prompt in prompts if len(prompt.ids) > block_size]
     if cut:
@@ -62,6 +58,7 @@ class _Writers:
         )
         self._rows = config.texts_at_once(len(prompts))
         self._decoder = Decoder(model, device, self._rows, longest_text(prompts, config))
+        self._find = open_finder(device)
         self._config = config
         self._vocab_size = tokenizer.vocab_size
         self._active: list[Sample] = []
@@ -97,7 +94,7 @@ class _Writers:
             return
         allowed_BV = logits_BV if len(going) == len(self._active) else logits_BV[going]
         chances = [self._active[row].chance for row in going]
-        chosen = choose(allowed_BV, self._config, chances, self._decoder.find)
+        chosen = choose(allowed_BV, self._config, chances, self._find)
         for row, token_id in zip(going, chosen, strict=True):
             self._active[row].take(token_id, own_BV[row])
 

@@ -9,7 +9,7 @@ class TextStream:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = [stop for stop in stops if stop]
+        self._stops = stops
         self._held = ""
         self.stopped_by: str | None = None
 

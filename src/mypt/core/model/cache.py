@@ -26,6 +26,8 @@ class KeyValueCache:
         self.memory = make(shape, device=device, dtype=dtype)
         self.layers = [tuple(layer.unbind()) for layer in self.memory.unbind()]
         """Keys and values of each layer: views, since to make one anew for every token takes its time."""
+        self.positions = positions
+        """Room of each row."""
         self.lengths = [0] * rows
         """Filled positions of each row."""
 
@@ -106,7 +108,7 @@ class PlacedRows(CacheRows):
         self._first, self._count = 0, len(ends_B)
         self.ends_B = ends_B
         self.lengths = []
-        self.longest = cache.memory.shape[4] - 1
+        self.longest = cache.positions - 1
 
     def advance(self, positions: int) -> None:
         """Leave the rows as they are: whoever recorded the work counts."""

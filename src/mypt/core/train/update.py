@@ -13,8 +13,9 @@ from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors
 from mypt.core.model.compiled import compile_blocks
 from mypt.core.model.gpt import GPT
+from mypt.core.recording import USUAL_TIMES
 from mypt.core.train.optimizer import build_optimizer
-from mypt.core.train.recorded import USUAL_STEPS, Recorded
+from mypt.core.train.recorded import Recorded
 from mypt.core.train.scaling import LossScale
 from mypt.core.train.schedule import learning_rate
 from mypt.core.train.working import WorkingWeights
@@ -80,7 +81,7 @@ class Update:
     @property
     def steps_to_prepare(self) -> int:
         """How many first steps take longer than all others."""
-        return 1 if self._recorded is None else USUAL_STEPS + 1
+        return 1 if self._recorded is None else USUAL_TIMES + 1
 
     def close(self) -> None:
         """Give back what steps keep for each other."""

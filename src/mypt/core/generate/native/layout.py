@@ -76,10 +76,9 @@ class Layout:
             threads: how many read them.
         """
         self._kept: list[Tensor | NDArray[np.float32] | ctypes.Array[_Layer]] = [cache.memory]
-        _, _, rows, _, positions, _ = cache.memory.shape
-        self.cache = _Cache(cache.memory.data_ptr(), rows, positions, KINDS[cache.memory.dtype])
-        self.model = self._model(model, positions)
-        self.work = self._work(model.config, tokens, threads, positions)
+        self.cache = _Cache(cache.memory.data_ptr(), len(cache.lengths), cache.positions, KINDS[cache.memory.dtype])
+        self.model = self._model(model, cache.positions)
+        self.work = self._work(model.config, tokens, threads, cache.positions)
 
     def _model(self, model: GPT, positions: int) -> _Model:
         config = model.config

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from ctypes import CDLL
 from functools import cache
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 
 from mypt.core.generate.native.finder import NativeFinder
-from mypt.core.generate.native.reader import NativeReader
+from mypt.core.generate.native.layout import WHOLE_ROW
+from mypt.core.generate.native.reader import MOST_TOKENS, NativeReader
 from mypt.core.generate.reader import ModelReader
 from mypt.core.generate.sampler import likeliest
 from mypt.core.model.cache import KeyValueCache
@@ -31,7 +33,8 @@ _FOLDER = Path(__file__).parent
 _AVX2, _AVX512 = ("-march=x86-64-v3",), ("-march=x86-64-v4",)
 _WHOLE_PRODUCTS = (*_AVX512, "-mavx512vnni")
 """With sums of products of 8 bits in one instruction; the code knows no others."""
-_FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC")
+_SIZES = (f"-DMOST_TOKENS={MOST_TOKENS}", f"-DWHOLE_ROW={WHOLE_ROW}")
+_FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC", *_SIZES)
 _LONGEST_S = 120.0
 _OTHERS = 0o077
 _AGREES_WITHIN = {"fp32": 1e-4, "int8": 0.1, "bf16": 0.05}
@@ -73,13 +76,15 @@ def library_for(target: tuple[str, ...]) -> CDLL:
     """
     try:
         sources = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.is_file()]
-        key = _hash(b"\n".join([*sources, *map(str.encode, (*target, *_FLAGS))]))
+        key = _hash(b"\n".join([*sources, *map(str.encode, (*target, *_FLAGS, torch.__version__))]))
         folder = cache_folder() / "native"
         make_directory(folder)
         if folder.stat().st_mode & _OTHERS:
             folder.chmod(0o700)  # which is for its owner to do, and so an error in a folder that is not ours
+        if (refused := folder / f"refused-{key}").exists():
+            raise UnavailableError(refused.read_text(encoding="utf-8"))
         return _kept(folder, key) or _compiled(folder, key, target)
-    except (OSError, RuntimeError, UsageError, DivergedError) as problem:
+    except (OSError, AttributeError, RuntimeError, UsageError, DivergedError) as problem:
         raise UnavailableError(str(problem)) from None
 
 
@@ -94,17 +99,26 @@ def _kept(folder: Path, key: str) -> CDLL | None:
             found = path.stat()
             is_ours = found.st_uid == os.getuid() and not found.st_mode & _OTHERS
             if is_ours and path.stem.endswith(_hash(path.read_bytes())):
-                return CDLL(str(path))
+                library = CDLL(str(path))
+                if all(hasattr(library, name) for name in ("mypt_read", "mypt_likeliest")):
+                    return library
     return None
 
 
 def _compiled(folder: Path, key: str, target: tuple[str, ...]) -> CDLL:
     """Compile, compare with the model itself, and only then give it its name: others may be doing the same."""
+    for left in folder.glob("tmp*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > 2 * _LONGEST_S:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder) as room:
         made = Path(room) / "read.so"
         _run([*_compiler(), *_FLAGS, *target, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.c"))), "-lm"])
         library = CDLL(str(made))
-        _require_agreement(library)
+        try:
+            _require_agreement(library)
+        except UnavailableError as problem:  # and so it would be the next time
+            (folder / f"refused-{key}").write_text(str(problem), encoding="utf-8")
+            raise
         made.chmod(0o700)
         made.replace(folder / f"read-{key}-{_hash(made.read_bytes())}.so")
     return library

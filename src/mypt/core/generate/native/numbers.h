@@ -1,4 +1,6 @@
 /* Vectors of LANES numbers: how they are read, kept, added up, and what functions they are given.
+ *
+ * WHOLE_ROW, whose multiples rows of activations are, and MOST_TOKENS of one call come from library.py.
  */
 #include <immintrin.h>
 #include <math.h>
@@ -10,7 +12,6 @@
 #else
 #define LANES 8
 #endif
-#define WHOLE_ROW 64 /* rows of activations are multiples of this, as layout.py knows */
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH(index, count) for (int64_t index = 0; index < (count); index++)

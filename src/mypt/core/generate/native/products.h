@@ -4,7 +4,6 @@
 
 #include "numbers.h"
 
-#define MOST_TOKENS 32 /* in one call, as reader.py knows */
 /* Of LANES sums, which fill half of the registers: some rows of a matrix times some tokens, or LANES rows times one. */
 #define ROWS_AT_ONCE 4
 #define TOKENS_AT_ONCE (LANES / ROWS_AT_ONCE)

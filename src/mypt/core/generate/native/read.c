@@ -63,7 +63,7 @@ static void norm(const Norm *norm, const float *x, int64_t width, float *out) {
     }
     float square = total(squares);
     EACH(k, rest) square += (last[k] - mean) * (last[k] - mean);
-    float scale = 1 / sqrtf(square / width + norm->eps);
+    float scale = square < INFINITY ? 1 / sqrtf(square / width + norm->eps) : NAN; /* not zeros, which are numbers */
     EACH(k, width) out[k] = (x[k] - mean) * scale * norm->weight[k] + (norm->bias ? norm->bias[k] : 0);
 }
 

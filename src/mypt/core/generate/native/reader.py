@@ -15,8 +15,8 @@ from mypt.core.generate.reader import ModelReader, no_numbers
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 
-_MOST_TOKENS = 32
-"""In one call, as read.c has room for."""
+MOST_TOKENS = 32
+"""In one call; the C code is told."""
 
 
 class NativeReader:
@@ -31,11 +31,11 @@ class NativeReader:
         self._cache, self._model_reader = cache, model_reader
         self._vocab_size = model.config.vocab_size
         self._threads = torch.get_num_threads()
-        self._layout = Layout(model, cache, _MOST_TOKENS, self._threads)
+        self._layout = Layout(model, cache, MOST_TOKENS, self._threads)
 
     def read(self, row: int, ids: Sequence[int]) -> None:
         """Read the tokens that follow those of a row."""
-        if len(ids) > _MOST_TOKENS:
+        if len(ids) > MOST_TOKENS:
             self._model_reader.read(row, ids)
             return
         first = self._cache.lengths[row]
@@ -49,8 +49,8 @@ class NativeReader:
             DivergedError: when they are no numbers.
         """
         logits_BV = np.empty((len(ids), whole_row(self._vocab_size)), np.float32)
-        for first in range(0, len(ids), _MOST_TOKENS):
-            rows = range(first, min(first + _MOST_TOKENS, len(ids)))
+        for first in range(0, len(ids), MOST_TOKENS):
+            rows = range(first, min(first + MOST_TOKENS, len(ids)))
             places = [self._cache.lengths[row] for row in rows]
             if not self._pass([ids[row] for row in rows], rows, places, logits_BV[first:].ctypes.data):
                 raise no_numbers()
@@ -63,7 +63,7 @@ class NativeReader:
         Raises:
             IndexError: instead of reading what is not the model's.
         """
-        if min(ids) < 0 or max(ids) >= self._vocab_size or max(places) >= self._cache.memory.shape[4]:
+        if min(ids) < 0 or max(ids) >= self._vocab_size or max(places) >= self._cache.positions:
             raise IndexError("a token or a position that the model does not have")
         numbers = c_int64 * len(ids)
         layout = self._layout

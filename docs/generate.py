@@ -74,7 +74,8 @@ def cli_page() -> str:
     lines = ["# Commands", _NOTE, _CLI_INTRO]
     lines += ["| command | meaning |", "|---|---|"]
     lines += [
-        f"| [`mypt {name}`](#mypt-{name.replace(' ', '-')}) | {command.help} |" for name, command in commands().items()
+        _row(f"[`mypt {name}`](#mypt-{name.replace(' ', '-')})", str(command.help).split("\n\n")[0])
+        for name, command in commands().items()
     ]
     lines += ["", _CLI_TABLES, "## mypt", "", "```text", "mypt [OPTIONS] COMMAND [ARGS]...", "```", ""]
     lines += _option_table(root)
@@ -232,7 +233,7 @@ def _number(value: float) -> str:
 
 
 def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
 
 
 def _is_fresh(path: Path, text: str) -> bool:
@@ -264,7 +265,7 @@ _CLI_TABLES = """\
 | 6 | the loss is not a number any more |
 | 7 | an optional package is missing |
 | 75 | another run holds this model |
-| 130, 143 | stopped by Ctrl-C or SIGTERM; a training that had begun was saved |
+| 130, 143, 129, 138 | stopped by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; a training that had begun was saved |
 
 ## Environment variables
 

@@ -73,6 +73,8 @@ def test_qa_mode_skips_what_the_model_never_saw(mypt: Mypt) -> None:
     assert "--unknown skip" in refused.stderr
     answered = mypt("generate", "model", "--mode", "qa", "--prompt", "Why?", "--unknown", "skip", "-n", "20", "--quiet")
     assert answered.returncode == 0, answered.stderr
+    assert "left out: " in answered.stderr
+    assert "<Question> {prompt} </Question>" in refused.stderr
 
 
 @pytest.mark.parametrize(

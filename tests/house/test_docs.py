@@ -51,6 +51,18 @@ def test_a_stale_page_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_tables_are_whole(page: Path) -> None:
+    """Every row has the cells of the table's head, and no line stands between two rows."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
+        rows = [re.sub(r"`[^`]*`", "", row).replace("\\|", "") for row in table.splitlines()]
+        assert len(rows) > 2, f"half a table: {table[:80]}"
+        assert re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", rows[1]), f"a table without a head: {table[:80]}"
+        assert {row.count("|") for row in rows} == {rows[1].count("|")}, table[:80]
+        assert all(row.endswith("|") for row in rows), table[:80]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://", "mailto:")):

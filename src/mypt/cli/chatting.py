@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from mypt.cli.consoles import prose_console, write
-from mypt.cli.writing import Look, as_json_line
+from mypt.cli.writing import Look, as_json_line, say_what_it_is
 from mypt.durable import write_text
 from mypt.errors import MyptError, UnwritableError
 from mypt.events import Event, Generated, Token, Warned
@@ -32,11 +32,7 @@ def chat(conversation: "Conversation", look: Look, *, name: str, load_s: float) 
     """Answer each message until there are no more."""
     prose = prose_console()
     if not look.quiet:
-        prose.print(
-            f"{name} completes text: it goes on from what you write, and is no assistant. /help shows the commands.",
-            style="dim",
-            soft_wrap=True,
-        )
+        say_what_it_is(name, " /help shows the commands.")
     for message in _messages():
         try:
             if message.startswith("/") and not message.startswith("//"):

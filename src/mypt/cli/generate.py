@@ -12,7 +12,10 @@ from mypt.cli.starting import keeping_all
 from mypt.cli.streams import visible
 
 if TYPE_CHECKING:
+    from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.core.generate.loaded import LoadedModel
     from mypt.records.base import Record
+    from mypt.records.sampling import LoadingConfig
 
 _CHOICE, _END, _MANY, _OUTPUT = "How tokens are chosen", "When a text ends", "Several texts", "Output"
 
@@ -147,7 +150,7 @@ def generate(
     json: Annotated[bool, option("--json", help="Print one JSON object per sample on stdout.", panel=_OUTPUT)] = False,
 ) -> None:
     """Continue a prompt, or many, with a trained model."""
-    from mypt.cli.writing import Look, draw_generation, show_model_line
+    from mypt.cli.writing import Look, draw_generation, say_what_it_is, show_model_line
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
     from mypt.records.sampling import LoadingConfig, SamplingConfig
@@ -170,26 +173,15 @@ def generate(
 
     with stop_on_signals() as stopped:
         started_s = time.monotonic()
-        from mypt.core import wait_awake
-
-        wait_awake()
-        with keeping_all():
-            from mypt.core.generate.loaded import load_model
-
-            loaded = load_model(
-                directory,
-                "auto" if device is None else device,
-                lambda message: typer.echo(f"Warning: {visible(message)}", err=True),
-                precision=loading.precision,
-                int8=loading.quantize == "int8",
-                compiled=loading.compile,
-            )
+        loaded = _load(directory, loading, "auto" if device is None else device)
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)
         load_s = time.monotonic() - started_s
         if show_info:
             about = loaded.snapshot
             show_model_line(directory.name, about.training, about.config, loaded.tokenizer.spec.kind)
+        if config.mode == "qa" and not look.quiet:
+            say_what_it_is(directory.name)
         if config.mode != "chat":
             draw_generation(loaded.stream(texts, config), config, look, loaded.label, load_s=load_s)
     if config.mode == "chat":  # where Ctrl-C ends an answer, and not the program
@@ -197,6 +189,23 @@ def generate(
         from mypt.core.generate.chat import Conversation
 
         chat(Conversation(loaded, config, prompt or ""), look, name=directory.name, load_s=load_s)
+
+
+def _load(directory: "ModelDirectory", loading: "LoadingConfig", device: str) -> "LoadedModel":
+    from mypt.core import wait_awake
+
+    wait_awake()
+    with keeping_all():
+        from mypt.core.generate.loaded import load_model
+
+        return load_model(
+            directory,
+            device,
+            lambda message: typer.echo(f"Warning: {visible(message)}", err=True),
+            precision=loading.precision,
+            int8=loading.quantize == "int8",
+            compiled=loading.compile,
+        )
 
 
 def _fields_of(record: "type[Record]", given: dict[str, Any]) -> dict[str, Any]:

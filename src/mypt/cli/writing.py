@@ -52,6 +52,12 @@ def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look,
         _show_speed(done, device, load_s, time.monotonic() - began_s)
 
 
+def say_what_it_is(name: str, more: str = "") -> None:
+    """Whoever asks a model something should know that it was trained to go on."""
+    words = f"{name} completes text: it goes on from what you write, and is no assistant.{more}"
+    prose_console().print(words, style="dim", soft_wrap=True)
+
+
 def show_model_line(name: str, state: TrainingState, config: ModelConfig, tokenizer: str) -> None:
     """Say in one line what model is about to write."""
     prose_console().print(

@@ -52,7 +52,7 @@ def test_texts_are_the_same_however_many_are_written_at_once(
     shape: dict[str, Any], chosen: dict[str, Any], device: Device
 ) -> None:
     gpt = a_model(12, **shape)
-    wanted = {"max_new_tokens": 14, "num_samples": 2, "seed": 4} | chosen
+    wanted = {"max_new_tokens": 14, "num_samples": 2, "seed": 5} | chosen
     alone = [each for text in PROMPTS for each in samples(gpt, LETTERS, [text], device, **wanted, batch_size=1)]
     expected = [(each.prompt, each.sample, each.token_ids, each.text, each.stopped_by) for each in alone]
     assert max(len(each.token_ids) for each in alone) > BLOCK_SIZE
@@ -112,6 +112,14 @@ def test_a_prompt_that_is_still_there_is_not_read_again(batch_size: int) -> None
     assert [each.token_ids for each in found] == [each.token_ids for each in alone]
     assert [shape for shape in read if shape[1] > 1] == [(1, 9)]
     assert sum(rows for rows, length in read if length == 1) == 5 * 6
+
+
+def test_every_prompt_and_sample_is_drawn_for_by_numbers_of_its_own() -> None:
+    gpt, letters = a_model(12, size=0.01), plain_letters("abcdefghijkl")  # all ids are nearly as likely
+    found = samples(gpt, letters, ["ab", "ba", "b", "ab"], num_samples=2, max_new_tokens=30, temperature=1.0)
+    texts = [each.text for each in found]
+    assert texts[:2] == texts[6:]
+    assert len(set(texts)) == 6
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

@@ -39,6 +39,15 @@ def test_an_answer_continues_all_that_was_said(loaded: LoadedModel) -> None:
     assert second == loaded.generate(before + "The house\n", temperature=0, max_new_tokens=12, stop=["\n\n"])
 
 
+def test_the_same_question_is_answered_anew_and_a_conversation_can_be_had_again(loaded: LoadedModel) -> None:
+    first, second = chat(loaded, temperature=1.5), chat(loaded, temperature=1.5)
+    answers = [answer(first, "The house") for _ in range(4)]
+    assert len(set(answers)) == 4
+    assert [answer(second, "The house") for _ in range(4)] == answers
+    second.reset()
+    assert answer(second, "The house") == answers[0]
+
+
 def test_a_turn_can_have_another_form_and_its_stop_text_stays_in_the_history(loaded: LoadedModel) -> None:
     plain = loaded.generate("Q: tell\nA:", temperature=0, max_new_tokens=12, unknown="skip")
     stop = plain[4:6]

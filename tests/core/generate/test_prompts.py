@@ -45,7 +45,7 @@ def test_a_line_that_is_no_such_object_is_named(line: str) -> None:
 )
 def test_where_one_line_is_a_prompt_object_all_have_to_be(first: str) -> None:
     assert parse_prompts(f"{first}\nplain", where="x") == [first, "plain"]
-    with pytest.raises(DataError, match="^x, line 1: "):
+    with pytest.raises(DataError, match=r"^x, line 1: "):
         parse_prompts(f'{first}\n{{"prompt": "b"}}', where="x")
 
 

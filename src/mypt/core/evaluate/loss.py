@@ -73,7 +73,7 @@ def running_totals(
             scores = model.scores(*to_device(host_tensors(batch, device), device), windows.passed_over(first))
             predicted = batch.targets_BT[batch.targets_BT != NO_TARGET]
             totals += Totals(
-                # Summed in double precision: the order of the batches leaves no trace.
+                # Summed in double precision: the order of the batches leaves hardly a trace.
                 nats=float(scores.losses_N.cpu().double().sum()),
                 hits=int(scores.hits_N.sum()),
                 tokens=predicted.size,

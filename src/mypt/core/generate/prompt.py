@@ -1,12 +1,17 @@
 """Prompts -> ids a model can start from."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import DataError
-from mypt.records.sampling import SamplingConfig
+from mypt.events import Event, Warned
+from mypt.records.sampling import QA_PROMPT, SamplingConfig
+from mypt.units import several
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,14 @@ class Prompt:
     """As the user gave it."""
     ids: tuple[int, ...]
     """What the model reads: with what the mode puts around it, and never empty."""
+    left_out: int = 0
+    """Characters that the model does not know."""
+
+    @property
+    def mark(self) -> int:
+        """A number of the ids: other prompts are drawn for by other numbers."""
+        ids = np.array(self.ids, dtype="<i8").tobytes()
+        return int.from_bytes(hashlib.blake2b(ids, digest_size=8).digest(), "little")
 
 
 def parse_prompts(text: str, *, where: str) -> list[str]:
@@ -61,14 +74,29 @@ def read_prompts(tokenizer: Tokenizer, texts: Sequence[str], config: SamplingCon
     """
     prompts = []
     for number, text in enumerate(texts):
+        whole = config.prompt_for(text)
         try:
-            ids = encode_prompt(tokenizer, config.prompt_for(text), config)
+            ids = encode_prompt(tokenizer, whole, config)
         except DataError as problem:
-            if len(texts) == 1:
-                raise
-            raise DataError(f"prompt {number + 1}: {problem.message}", hint=problem.hint) from None
-        prompts.append(Prompt(number, text, tuple(ids)))
+            which = f"prompt {number + 1}: " if len(texts) > 1 else ""
+            around = f"Mode qa puts a prompt into {QA_PROMPT!r}. " if config.mode == "qa" else ""
+            raise DataError(which + problem.message, hint=around + problem.hint) from None
+        may_skip = config.unknown == "skip" and tokenizer.spec.kind == "char"
+        left_out = len(whole) - len(tokenizer.encode_known(whole)) if may_skip else 0
+        prompts.append(Prompt(number, text, tuple(ids), left_out))
     return prompts
+
+
+def told_of(prompts: Sequence[Prompt], config: SamplingConfig, block_size: int) -> Iterator[Event]:
+    """What is not read of the prompts: unknown characters, and what is before the window."""
+    if (left_out := sum(prompt.left_out for prompt in prompts)) and config.mode != "chat":
+        yield Warned(f"left out: {several(left_out, 'character')} that the model does not know")
+    cut = [prompt for prompt in prompts if len(prompt.ids) > block_size]
+    if cut:
+        one = "the conversation" if config.mode == "chat" else "the prompt"
+        which = one if len(prompts) == 1 else f"prompt {cut[0].number + 1}"
+        others = f" (and {len(cut) - 1:,} more are too long)" if len(cut) > 1 else ""
+        yield Warned(f"{which} has {len(cut[0].ids)} tokens{others}; only the last {block_size} fit the model's window")
 
 
 def longest_text(prompts: Sequence[Prompt], config: SamplingConfig) -> int:

@@ -41,6 +41,7 @@ class Sample:
         self._pieces: list[str] = []
         self._scores: list[TokenScore] = []
         self._likeliest: list[tuple[TokenScore, ...]] = []
+        self._origin = mix(self.config.seed, self.prompt.mark, self.number)
         self._began_s = time.monotonic()
         self._first_token_s = 0.0
         self.events.append(SampleStarted(self.prompt.number, self.number, self.prompt.text))
@@ -52,9 +53,9 @@ class Sample:
 
     @property
     def chance(self) -> float:
-        """A number of [0, 1) for the next token: of nothing but the seed, the sample and the token's place."""
+        """A number of [0, 1) for the next token: of nothing but the seed, the prompt, the sample and the place in it."""
         place = len(self.text_ids) - len(self.prompt.ids)
-        return (mix(self.config.seed, self.number, place, 4) >> (63 - _CHANCE_BITS)) / 2**_CHANCE_BITS
+        return (mix(self._origin, place) >> (63 - _CHANCE_BITS)) / 2**_CHANCE_BITS
 
     def penalize(self, logits_V: NDArray[np.float32]) -> None:
         """Change the scores of the next token by what the text holds. A text that may go on with nothing ends."""

@@ -2,8 +2,8 @@
 
     prompts -> samples, each in a row of the decoder while it is written -> their events, in order
 
-A row whose text has ended takes the next one. What is drawn for a text depends on nothing but its seed, its number and
-its place in the text, so a text is what it would be alone: but for scores that torch rounds otherwise among others.
+A row whose text has ended takes the next one. What is drawn for a text depends on nothing but the seed, its prompt, its
+number and the place in it, so a text is what it would be alone; but for scores that torch rounds otherwise among more.
 """
 
 from collections import deque
@@ -13,12 +13,12 @@ from mypt.core.device import Device
 from mypt.core.generate.beam import search
 from mypt.core.generate.compiled import open_finder
 from mypt.core.generate.decoder import Decoder
-from mypt.core.generate.prompt import Prompt, longest_text, read_prompts
+from mypt.core.generate.prompt import Prompt, longest_text, read_prompts, told_of
 from mypt.core.generate.sample import Sample
 from mypt.core.generate.sampler import choose
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
-from mypt.events import Event, Warned
+from mypt.events import Event
 from mypt.records.sampling import SamplingConfig
 
 
@@ -31,20 +31,12 @@ def generate(
         DataError: when a prompt has characters the tokenizer does not know.
     """
     prompts = read_prompts(tokenizer, texts, config)
-    yield from _cut(prompts, model.config.block_size)
+    yield from told_of(prompts, config, model.config.block_size)
     model.eval()
     if config.beams > 1:
         yield from search(model, tokenizer, prompts, config, device)
     else:
         yield from _Writers(model, tokenizer, prompts, config, device).write()
-
-
-def _cut(prompts: Sequence[Prompt], block_size: int) -> Iterator[Event]:
-    cut = [prompt for prompt in prompts if len(prompt.ids) > block_size]
-    if cut:
-        which = "the prompt" if len(prompts) == 1 else f"prompt {cut[0].number + 1}"
-        others = f" (and {len(cut) - 1:,} more are too long)" if len(cut) > 1 else ""
-        yield Warned(f"{which} has {len(cut[0].ids)} tokens{others}; only the last {block_size} fit the model's window")
 
 
 class _Writers:

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: a quarter of the bytes, and on CPUs up to three times the speed of generation.
+"""Weights in 8 bits: a quarter of the bytes, and on CPUs up to four times the speed of generation.
 
     w ~ scale x q      each row of a matrix has its scale; q are whole numbers from -127 to 127
 

@@ -102,6 +102,15 @@ def test_few_beams_find_what_a_plain_search_to_the_end_finds(length_penalty: flo
         require_texts(found, plain_search(gpt, letters, letters.encode(prompt).tolist() or [0], config)[:beams])
 
 
+@pytest.mark.parametrize("length_penalty", [-1.0, -0.3])
+def test_where_shorter_is_better_what_may_still_come_is_judged_by_its_length(length_penalty: float) -> None:
+    gpt, letters = a_model(4, size=1.0), Letters(".abc")
+    config = SamplingConfig(beams=3, length_penalty=length_penalty, max_new_tokens=12, num_samples=3)
+    for prompt in map("".join, itertools.product("abc", repeat=3)):
+        found = samples(gpt, letters, [prompt], **config.model_dump())
+        require_texts(found, plain_search(gpt, letters, letters.encode(prompt).tolist(), config)[:3])
+
+
 @pytest.mark.parametrize("stop", [("a", "b", "c", "d", "e", "f", "gh"), ("ab", "ba", "ih")], ids=str)
 @pytest.mark.parametrize("length_penalty", [0.0, 2.0])
 def test_however_many_texts_a_stop_ends_as_many_beginnings_go_on(length_penalty: float, stop: tuple[str, ...]) -> None:

@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def chance(self) -> float:
-        """A number of [0, 1) for the next token: of nothing but the seed, the prompt, the sample and the place in it."""
+        """A number of [0, 1) for the next token: of nothing but seed, prompt, sample and the place in it."""
         place = len(self.text_ids) - len(self.prompt.ids)
         return (mix(self._origin, place) >> (63 - _CHANCE_BITS)) / 2**_CHANCE_BITS
 

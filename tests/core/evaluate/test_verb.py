@@ -1,5 +1,6 @@
 """Evaluating saved models: the right text, the right split, figures that compare."""
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -174,6 +175,19 @@ def test_a_text_is_read_as_the_first_model_was_trained(
     config = EvaluationConfig(input_files=(str(text_file),), device="cpu")
     told = [event.message for event in evaluate(config, [directory, other]) if isinstance(event, Noted)]
     assert "as model was trained to; other had other settings" in told[0]
+
+
+def test_a_named_text_is_read_in_its_own_format(
+    tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path, text: str
+) -> None:
+    lines = [json.dumps({"text": line}) for line in text.splitlines() if line]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = {"input_files": (str(tmp_path / "own.jsonl"),), "text_format": "jsonl"}
+    own = tiny_run.model_copy(update={"data": tiny_run.data.model_copy(update=data)})
+    trained(own, directory, "byte")
+    (tmp_path / "named.txt").write_text(text, encoding="utf-8")
+    found = scored(directory, input_files=[str(tmp_path / "named.txt")], split="all")[0]
+    assert found.text_bytes == len(text.encode())
 
 
 def test_unknown_characters_are_named_or_left_out(

@@ -1,10 +1,10 @@
 """Tokens per second of generation, ours beside nanoGPT's and transformers', in turns.
 
-    python benchmarks/generation.py [--nanogpt CHECKOUT] [--shapes tiny 150M] [--new 100] [--rounds 3]
+    python benchmarks/generation.py [--nanogpt CHECKOUT] [--shapes tiny 150M] [--new 100] [--rounds 3] [--busy 1]
 
 Random weights, a prompt of 16 tokens, temperature 0.8, top-k 200. Each contender is a process of its own; per row the
 median of the rounds, and what it is of each peer's. transformers takes part where it is installed, nanoGPT where a
-checkout is named. `x16` writes 16 texts side by side.
+checkout is named. `x16` writes 16 texts side by side. `--busy 1` has another program compute all the while.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each process, at least")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", default="auto", help="of mypt: auto, on or off")
+    parser.add_argument("--busy", type=int, default=0, help="other programs that compute meanwhile")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -47,18 +48,28 @@ def main() -> None:
     peers = (["nanoGPT"] if options.nanogpt else []) + (
         ["transformers"] if importlib.util.find_spec("transformers") else []
     )
-    for shape in options.shapes:
-        rows: dict[str, list[dict[str, float]]] = {name: [] for name in [*peers, *OURS]}
-        for _ in range(options.rounds):
-            for name, found in rows.items():
-                found.append(in_a_process(name, shape))
-        medians = {name: statistics.median(row["tokens_per_s"] for row in found) for name, found in rows.items()}
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.busy)]
+    try:
+        for shape in options.shapes:
+            compare(shape, peers, options.rounds)
+    finally:
+        for other in others:
+            other.kill()
+
+
+def compare(shape: str, peers: Sequence[str], rounds: int) -> None:
+    """Measure all contenders in turns."""
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in [*peers, *OURS]}
+    for _ in range(rounds):
         for name, found in rows.items():
-            speeds = [row["tokens_per_s"] for row in found]
-            ratios = {f"x {peer}": round(medians[name] / medians[peer], 2) for peer in peers if peer != name}
-            told = {"shape": shape, "name": name, "tokens_per_s": round(medians[name], 1)}
-            told |= {"least": round(min(speeds), 1), "most": round(max(speeds), 1)}
-            print(json.dumps(told | {"peak_mib": round(max(row["peak_mib"] for row in found))} | ratios), flush=True)
+            found.append(in_a_process(name, shape))
+    medians = {name: statistics.median(row["tokens_per_s"] for row in found) for name, found in rows.items()}
+    for name, found in rows.items():
+        speeds = [row["tokens_per_s"] for row in found]
+        ratios = {f"x {peer}": round(medians[name] / medians[peer], 2) for peer in peers if peer != name}
+        told = {"shape": shape, "name": name, "tokens_per_s": round(medians[name], 1)}
+        told |= {"least": round(min(speeds), 1), "most": round(max(speeds), 1)}
+        print(json.dumps(told | {"peak_mib": round(max(row["peak_mib"] for row in found))} | ratios), flush=True)
 
 
 def in_a_process(name: str, shape: str) -> dict[str, float]:

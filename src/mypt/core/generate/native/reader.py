@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.generate.native.layout import Layout, whole_row
+from mypt.core.generate.native.threads import threads_for
 from mypt.core.generate.reader import ModelReader, no_numbers
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
@@ -30,8 +31,8 @@ class NativeReader:
         self._read.restype = c_int32
         self._cache, self._model_reader = cache, model_reader
         self._vocab_size = model.config.vocab_size
-        self._threads = torch.get_num_threads()
-        self._layout = Layout(model, cache, MOST_TOKENS, self._threads)
+        self._model, self._most_threads = model, torch.get_num_threads()
+        self._layout = Layout(model, cache, MOST_TOKENS, self._most_threads)
 
     def read(self, row: int, ids: Sequence[int]) -> None:
         """Read the tokens that follow those of a row."""
@@ -67,9 +68,10 @@ class NativeReader:
             raise IndexError("a token or a position that the model does not have")
         numbers = c_int64 * len(ids)
         layout = self._layout
-        is_finite = self._read(
-            *(byref(struct) for struct in (layout.model, layout.cache, layout.work)),
-            *(c_int64(len(ids)), numbers(*ids), numbers(*rows), numbers(*places)),
-            *(c_void_p(logits), c_int32(self._threads)),
-        )
+        with threads_for(self._model, len(ids), self._most_threads).step() as threads:
+            is_finite = self._read(
+                *(byref(struct) for struct in (layout.model, layout.cache, layout.work)),
+                *(c_int64(len(ids)), numbers(*ids), numbers(*rows), numbers(*places)),
+                *(c_void_p(logits), c_int32(threads)),
+            )
         return bool(is_finite)

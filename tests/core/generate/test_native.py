@@ -95,7 +95,7 @@ def test_compiled_code_gives_the_logits_of_the_model(
     try:
         reader = a_reader(gpt, 2, target, torch.float32)
         read_in_pieces(reader, 1, ids[:-1], [1, 30, 32])
-        read_in_pieces(reader, 0, ids[:-1], [30, 1, 32])
+        read_in_pieces(reader, 0, ids[:-1], [LONGEST])
         found = reader.step([ids[-1]] * 2)
     finally:
         torch.set_num_threads(before)

@@ -100,8 +100,10 @@ def load_model(
         keep_freed_memory()
     with shortage_told(lambda: _no_room(directory.name, device)):
         snapshot, model = read_newest(directory, lambda newest: (newest, newest.load(device.torch)), warn)
-        if (int8 or is_int8(model)) and precision != "fp32":
-            raise UsageError(f"precision {precision}: not with weights in int8", hint="Leave --precision out.")
+        if int8 or is_int8(model):
+            if precision not in {"fp32", "auto"}:
+                raise UsageError(f"precision {precision}: not with weights in int8", hint="Leave --precision out.")
+            device = replace(device, precision="fp32")
         if int8 and not is_int8(model):
             quantize(model)
         elif device.precision != "fp32":

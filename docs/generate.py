@@ -265,7 +265,7 @@ _CLI_TABLES = """\
 | 6 | the loss is not a number any more |
 | 7 | an optional package is missing |
 | 75 | another run holds this model |
-| 130, 143, 129, 138 | stopped by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; a training that had begun was saved |
+| 129, 130, 138, 143 | stopped by SIGHUP, Ctrl-C, SIGUSR1 or SIGTERM; a training that had begun was saved |
 
 ## Environment variables
 

@@ -36,7 +36,7 @@ def load(
 
     Raises:
         CheckpointError: when there is no whole model of this name.
-        UsageError: for settings that there are not, a device this machine does not have, a precision beside int8, or
+        UsageError: for a setting that is not allowed, a device this machine does not have, a precision beside int8, or
             code that it cannot compile.
     """
     from mypt.core.generate.loaded import load_model

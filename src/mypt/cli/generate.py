@@ -146,7 +146,9 @@ def generate(
     raw: Annotated[
         bool, option("--raw", help="Send control characters to the terminal as they are.", panel=_OUTPUT)
     ] = False,
-    quiet: Annotated[bool, option("--quiet", "-q", help="Print the new text and nothing else.", panel=_OUTPUT)] = False,
+    quiet: Annotated[
+        bool, option("--quiet", "-q", help="Print the new text and nothing else, but for warnings.", panel=_OUTPUT)
+    ] = False,
     json: Annotated[bool, option("--json", help="Print one JSON object per sample on stdout.", panel=_OUTPUT)] = False,
 ) -> None:
     """Continue a prompt, or many, with a trained model."""

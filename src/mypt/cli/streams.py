@@ -21,7 +21,7 @@ _STREAMS, _DELETE = 3, 0x7F
 def visible(text: str) -> str:
     r"""Show control characters (\x1b, \u009b) instead of sending them to a terminal; line feeds and tabs stay.
 
-    What JSON is stays JSON: there those below 128 are escaped already.
+    What JSON is stays JSON: there those below 32 are escaped already.
     """
     return _ACTING.sub(_escaped, text)
 
@@ -87,7 +87,8 @@ def open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - a number, for good
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # no byte that comes in ends a command
+        with suppress(ValueError):  # closed, or read from before
+            sys.stdin.reconfigure(errors="surrogateescape")  # no byte that comes in ends a command
     sys.stdout = _wrapped(sys.stdout, 1, AnswerStream)
     sys.stderr = _wrapped(sys.stderr, 2, ProseStream)
 

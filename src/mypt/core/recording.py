@@ -30,24 +30,23 @@ class Recording(NamedTuple):
 
 
 @contextmanager
-def recording_stream(device: torch.device) -> Generator[None]:
-    """Work on the stream that records: after what was launched before, and before what is launched afterwards."""
+def recording_stream() -> Generator[None]:
+    """Work on the current device's stream that records: after what was launched before it, and before what is after."""
     with _ALONE:
-        stream = _stream(device)
+        stream = _stream(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            yield
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)
 
 
-def record(
-    work: Callable[[], torch.Tensor], device: torch.device, *, hint: str, beside: Recording | None = None
-) -> Recording | None:
-    """Record work, without doing it.
+def record(work: Callable[[], torch.Tensor], *, hint: str, beside: Recording | None = None) -> Recording | None:
+    """Record work on the current device, without doing it.
 
     Args:
         work: which was done some times before; it waits for nothing.
-        device: the current one.
         hint: what to do where nothing can be recorded.
         beside: a recording whose memory is shared; the two are never launched at the same time.
 
@@ -58,10 +57,11 @@ def record(
         UsageError: when the device refuses. torch does not get over it: streams and memory of this process are no
             longer as they were.
     """
+    stream = _stream(torch.cuda.current_device())
     graph, pool = torch.cuda.CUDAGraph(), None if beside is None else beside.graph.pool()
     try:
         # Only this thread must not wait for the device meanwhile: others prepare batches and write states.
-        with _ALONE, torch.cuda.graph(graph, pool=pool, stream=_stream(device), capture_error_mode="thread_local"):
+        with _ALONE, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             result = work()
     except torch.OutOfMemoryError:
         return None
@@ -72,6 +72,6 @@ def record(
 
 
 @cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all of a process: libraries keep memory for every stream."""
+def _stream(device: int) -> torch.cuda.Stream:
+    """One for all recordings of a process on a device: libraries keep memory for every stream."""
     return torch.cuda.Stream(device)

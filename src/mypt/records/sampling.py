@@ -33,7 +33,7 @@ class LoadingConfig(Record, frozen=True):
     @model_validator(mode="after")
     def _int8_has_a_precision_of_its_own(self) -> Self:
         if self.quantize == "int8" and self.precision not in {"fp32", "auto"}:
-            raise ValueError(f"precision = {self.precision} with weights in int8 (allowed: fp32, for the rest)")
+            raise ValueError(f"precision = {self.precision} with weights in int8 (allowed: fp32 or auto, for the rest)")
         return self
 
 

@@ -201,7 +201,7 @@ def test_a_text_begun_after_rows_changed_places_is_read_as_it_is(device: Device)
         np.testing.assert_allclose(logits, read_plainly(gpt, text, 3), rtol=1e-4, atol=1e-5)
 
 
-def test_a_row_whose_text_has_ended_still_holds_its_prompt(device: Device) -> None:
+def test_a_row_whose_text_has_ended_still_holds_its_prompt(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     gpt, prompts = a_model(12), [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 1]]
     decoder = Decoder(gpt, device, 4, 30)
     for row, prompt in enumerate(prompts):
@@ -209,6 +209,7 @@ def test_a_row_whose_text_has_ended_still_holds_its_prompt(device: Device) -> No
     decoder.step(prompts)
     texts = [[*prompt, 2] for prompt in prompts[:3]]
     decoder.step(texts)
+    monkeypatch.setattr(decoder._reader, "read", pytest.fail)
     decoder.begin(3, prompts[3])
     texts = [*([*text, 3] for text in texts), prompts[3]]
     np.testing.assert_allclose(decoder.step(texts)[3], read_plainly(gpt, prompts[3], 3), rtol=1e-4, atol=1e-5)

@@ -68,7 +68,9 @@ def a_reader(gpt: GPT, rows: int, target: tuple[str, ...] = (), dtype: torch.dty
     cache = KeyValueCache(gpt.config, rows, LONGEST, torch.device("cpu"), dtype or gpt.dtype)
     cache.memory.fill_(torch.nan)  # what was never written must never be read
     code = library_for(target) if target else open_library()
-    return NativeReader(code, gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
+    reader = NativeReader(code, gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
+    reader.longest_read = LONGEST
+    return reader
 
 
 def read_in_pieces(reader: NativeReader, row: int, ids: Sequence[int], sizes: Sequence[int]) -> None:
@@ -325,18 +327,24 @@ class TestKeeping:
         monkeypatch.setattr(library, "_FOLDER", changed)
         with pytest.raises(UnavailableError, match=r"does not agree|no numbers"):
             open_library()
-        assert [path.name.split("-")[0] for path in self.kept(tmp_path)] in ([], ["refused"])
+        assert [path.name.split("-")[0] for path in self.kept(tmp_path)] == ["refused"]
 
-    def test_what_did_not_agree_is_not_compiled_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_did_not_agree_is_not_compiled_again_by_the_same_compiler(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refuse(_library: CDLL) -> None:
             raise UnavailableError("it does not agree, says this test")
 
         monkeypatch.setattr(library, "_require_agreement", refuse)
-        for compiler in ("gcc", "no-such-compiler"):
-            monkeypatch.setenv("CC", compiler)
-            with pytest.raises(UnavailableError, match="says this test"):
-                open_library()
-        assert len(self.kept(tmp_path)) == 1
+        for name in ("one", "other"):
+            compiler = tmp_path / name
+            compiler.write_text(f'#!/bin/sh\necho ran >> {tmp_path}/{name}.log\nexec gcc "$@"\n')
+            compiler.chmod(0o755)
+            monkeypatch.setenv("CC", str(compiler))
+            for told in ("it does not agree, says this test$", "so it was the last time"):
+                with pytest.raises(UnavailableError, match=told):
+                    open_library()
+            assert (tmp_path / f"{name}.log").read_text() == "ran\n"
 
     def test_a_library_of_something_else_is_passed_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_library()
@@ -427,6 +435,32 @@ class TestKeeping:
         torch.manual_seed(7)
         open_library()
         np.testing.assert_array_equal(torch.rand(3).numpy(), expected)
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_are_read_by_compiled_code_up_to_a_length(
+    kind: str, monkeypatch: pytest.MonkeyPatch, *, has_bf16: bool
+) -> None:
+    def computes_bf16(_device: torch.device) -> bool:
+        return has_bf16
+
+    monkeypatch.setattr("mypt.core.generate.native.reader.computes_bf16", computes_bf16)
+    longest = {"fp32": 64, "int8": 256, "bf16": 32 if has_bf16 else 1000}[kind]
+    config = ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=1100, vocab_size=8)
+    gpt, cpu = a_model_of(config, kind), torch.device("cpu")
+    cache, read = KeyValueCache(config, 1, 1100, cpu, gpt.dtype), list[int]()
+    by_model = ModelReader(gpt, cache, cpu)
+    reader = NativeReader(open_library(), gpt, cache, by_model)
+
+    def note(_row: int, ids: Sequence[int]) -> None:
+        read.append(len(ids))
+
+    monkeypatch.setattr(by_model, "read", note)
+    for length in (longest, longest + 1):
+        cache.forget(0)
+        reader.read(0, [1] * length)
+    assert read == [longest + 1]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=" ".join)

@@ -113,5 +113,5 @@ def load_model(
 
 def _no_room(name: str, device: Device) -> MemoryShortageError:
     """What to say of weights that do not fit."""
-    hint = "Stored in int8 they take a quarter: mypt quantize, on a machine where they fit."
+    hint = "Stored in int8 (mypt quantize) weights take a quarter of fp32."
     return MemoryShortageError(f"out of memory: the weights of {name} do not fit {device.label}", hint=hint)

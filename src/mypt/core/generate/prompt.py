@@ -29,7 +29,7 @@ class Prompt:
 
     @property
     def mark(self) -> int:
-        """A number of the ids: other prompts are drawn for by other numbers."""
+        """A hash of the ids, by which each prompt has random numbers of its own."""
         ids = np.array(self.ids, dtype="<i8").tobytes()
         return int.from_bytes(hashlib.blake2b(ids, digest_size=8).digest(), "little")
 
@@ -43,9 +43,10 @@ def parse_prompts(text: str, *, where: str) -> list[str]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise DataError(f"{where}: holds no prompts", hint="One prompt in each line.")
-    if not any(_is_json(line) for _, line in lines):
+    first = next((number for number, line in lines if _is_json(line)), None)
+    if first is None:
         return [line.removesuffix("\r") for _, line in lines]
-    return [_prompt_of(line, f"{where}, line {number}") for number, line in lines]
+    return [_prompt_of(line, f"{where}, line {number}", first) for number, line in lines]
 
 
 def _is_json(line: str) -> bool:
@@ -56,13 +57,14 @@ def _is_json(line: str) -> bool:
         return False
 
 
-def _prompt_of(line: str, where: str) -> str:
+def _prompt_of(line: str, where: str, first: int) -> str:
     try:
         prompt = json.loads(line)["prompt"]
     except (ValueError, KeyError, TypeError, RecursionError):
         prompt = None
     if not isinstance(prompt, str):
-        raise DataError(f'{where}: no JSON object with a text under "prompt"', hint="As in the other lines.")
+        hint = f"Line {first} has a prompt: where one line has, all have to."
+        raise DataError(f'{where}: no JSON object with a text under "prompt"', hint=hint)
     return prompt
 
 

@@ -48,6 +48,7 @@ class RecordedReader:
         logits_BV = self._recorded([*ids, *[0] * (size - count)], places) if self._fits else None
         if logits_BV is None:
             self._fits = False
+            self._steps.clear()
             return self._usual.step(ids)
         lengths[:count] = [length + 1 for length in lengths[:count]]
         return require_numbers(logits_BV[:count])
@@ -93,7 +94,7 @@ class Step:
 
     def _record(self) -> Recording | None:
         """Record the work. To do it before, and again, writes the same keys and values in the same places."""
-        with recording_stream(self._device):
+        with recording_stream():
             for _ in range(USUAL_TIMES):
                 self._work()
-        return record(self._work, self._device, hint=_HINT, beside=self._beside)
+        return record(self._work, hint=_HINT, beside=self._beside)

@@ -59,7 +59,7 @@ class Recorded:
             if self._step is None:
                 self._usual_steps += 1
                 # On the stream that records: gradients are formed where their tensors were first used.
-                with recording_stream(self._device):
+                with recording_stream():
                     return work(batch)
             for place, part in zip(self._step.batch, batch, strict=True):
                 if place is not None and part is not None:
@@ -71,6 +71,6 @@ class Recorded:
         """Record the work. Where its memory does not fit beside what there is, go on as usual."""
         documents_BT = None if batch.documents_BT is None else batch.documents_BT.clone()
         places = Tensors(batch.inputs_BT.clone(), batch.targets_BT.clone(), documents_BT)
-        recording = record(lambda: work(places), self._device, hint=_HINT)
+        recording = record(lambda: work(places), hint=_HINT)
         self._is_refused = recording is None
         self._step = None if recording is None else _RecordedStep(recording, places)

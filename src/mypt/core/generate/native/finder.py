@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.generate.native.layout import whole_row
-from mypt.core.generate.native.threads import threads_for
 
 
 class NativeFinder:
@@ -19,7 +18,7 @@ class NativeFinder:
     def __init__(self, library: CDLL) -> None:
         self._find = library.mypt_likeliest
         self._find.restype = None
-        self._most_threads = torch.get_num_threads()
+        self._threads = c_int32(torch.get_num_threads())
         self._make_room(0, 0)
 
     def __call__(self, logits_BV: NDArray[np.float32], count: int) -> list[NDArray[np.int64]]:
@@ -31,8 +30,7 @@ class NativeFinder:
         if self._ids_BV.shape != logits_BV.shape:
             self._make_room(rows, vocab_size)
         numbers = map(c_int64, (logits_BV.strides[0] // size, rows, vocab_size, count))
-        with threads_for(NativeFinder, rows, self._most_threads).step() as threads:
-            self._find(c_void_p(logits_BV.ctypes.data), *numbers, *self._rooms, c_int32(threads))
+        self._find(c_void_p(logits_BV.ctypes.data), *numbers, *self._rooms, self._threads)
         return [ids_V[:found] for ids_V, found in zip(self._ids_BV, self._counts_B.tolist(), strict=True)]
 
     def _make_room(self, rows: int, vocab_size: int) -> None:

@@ -25,7 +25,7 @@ from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
 from mypt.core.trials import cache_folder
-from mypt.durable import make_directory
+from mypt.durable import make_directory, write_text
 from mypt.errors import DivergedError, UsageError
 from mypt.records.model import FAMILIES, ModelConfig
 
@@ -81,10 +81,8 @@ def library_for(target: tuple[str, ...]) -> CDLL:
         make_directory(folder)
         if folder.stat().st_mode & _OTHERS:
             folder.chmod(0o700)  # which is for its owner to do, and so an error in a folder that is not ours
-        if (refused := folder / f"refused-{key}").exists():
-            raise UnavailableError(refused.read_text(encoding="utf-8"))
         return _kept(folder, key) or _compiled(folder, key, target)
-    except (OSError, AttributeError, RuntimeError, UsageError, DivergedError) as problem:
+    except (OSError, RuntimeError, UsageError, DivergedError) as problem:
         raise UnavailableError(str(problem)) from None
 
 
@@ -99,29 +97,54 @@ def _kept(folder: Path, key: str) -> CDLL | None:
             found = path.stat()
             is_ours = found.st_uid == os.getuid() and not found.st_mode & _OTHERS
             if is_ours and path.stem.endswith(_hash(path.read_bytes())):
-                library = CDLL(str(path))
-                if all(hasattr(library, name) for name in ("mypt_read", "mypt_likeliest")):
-                    return library
+                return _opened(path)
     return None
+
+
+def _opened(path: Path) -> CDLL:
+    """A library.
+
+    Raises:
+        OSError: when it is none, or another one.
+    """
+    library = CDLL(str(path))
+    if not all(hasattr(library, name) for name in ("mypt_read", "mypt_likeliest")):
+        raise OSError("the compiler made something else")
+    return library
 
 
 def _compiled(folder: Path, key: str, target: tuple[str, ...]) -> CDLL:
     """Compile, compare with the model itself, and only then give it its name: others may be doing the same."""
-    for left in folder.glob("tmp*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > 2 * _LONGEST_S:
-            shutil.rmtree(left, ignore_errors=True)
+    compiler = _compiler()
+    refused = folder / f"refused-{_hash(repr((key, compiler, _changed_s(compiler[0]))).encode())}"
+    if refused.exists():
+        raise UnavailableError(f"{refused.read_text(encoding='utf-8')} (so it was the last time: {refused})")
+    _sweep(folder)
     with tempfile.TemporaryDirectory(dir=folder) as room:
         made = Path(room) / "read.so"
-        _run([*_compiler(), *_FLAGS, *target, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.c"))), "-lm"])
-        library = CDLL(str(made))
+        _run([*compiler, *_FLAGS, *target, "-o", str(made), *map(str, sorted(_FOLDER.glob("*.c"))), "-lm"])
+        library = _opened(made)
         try:
             _require_agreement(library)
-        except UnavailableError as problem:  # and so it would be the next time
-            (folder / f"refused-{key}").write_text(str(problem), encoding="utf-8")
+        except (UnavailableError, DivergedError) as problem:  # and so it would be the next time
+            write_text(refused, str(problem))
             raise
         made.chmod(0o700)
         made.replace(folder / f"read-{key}-{_hash(made.read_bytes())}.so")
     return library
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed while they compiled."""
+    for left in folder.glob("tmp*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * _LONGEST_S:
+                shutil.rmtree(left)
+
+
+def _changed_s(program: str) -> float:
+    """When a program was written: another version of it is another compiler."""
+    return Path(shutil.which(program) or program).stat().st_mtime
 
 
 def _compiler() -> list[str]:

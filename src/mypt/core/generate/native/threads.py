@@ -15,17 +15,15 @@ from weakref import WeakKeyDictionary
 
 _TRIED, _REMEMBERED = 3, 9
 """Steps whose median counts: of a number that is tried, and of the one in use."""
-_BETTER = 0.95
-"""Of the time a step takes: a smaller gain is none."""
+_MORE, _FEWER = 0.95, 1.02
+"""Of the time a step takes, what more threads and fewer threads may take at most. Fewer that are about as fast are
+better: they leave a core to others, and where two numbers wait for the same lost core, still fewer may not."""
 _SHARE = 0.04
 """Of all time, for trying a number again that was slower."""
 
 
 class Threads:
-    """All threads, or half of them, and so on down to one; the neighbours of what is in use are tried now and then.
-
-    For steps that take about the same time.
-    """
+    """All threads, or half of them, and so on down to one; the neighbours of what is in use are tried now and then."""
 
     def __init__(self, most: int) -> None:
         """Begin with all there are."""
@@ -37,6 +35,11 @@ class Threads:
         """Places among the numbers: where the two differ, the next one is tried."""
         self._is_first = True
         self._lock = Lock()
+
+    @property
+    def number(self) -> int:
+        """Of threads that were the fastest so far."""
+        return self._numbers[self._used]
 
     @contextmanager
     def step(self) -> Generator[int]:
@@ -57,7 +60,8 @@ class Threads:
             return
         if self._next != self._used:
             self._waited_s[self._next] = 0.0
-            if median(self._seconds[self._next]) < _BETTER * median(self._seconds[self._used]):
+            allowed = _FEWER if self._next > self._used else _MORE
+            if median(self._seconds[self._next]) <= allowed * median(self._seconds[self._used]):
                 self._waited_s[self._used] = 0.0
                 self._used = self._next
             self._next, self._is_first = self._used, True
@@ -70,7 +74,8 @@ class Threads:
         for place in (self._used + 1, self._used - 1):
             if 0 <= place < len(self._numbers):
                 known = self._seconds[place]
-                if not known or (_TRIED + 1) * median(known) < _SHARE * self._waited_s[place]:
+                # With the first step, which does not count.
+                if not known or (1 + _TRIED) * median(known) < _SHARE * self._waited_s[place]:
                     return place
         return None
 
@@ -78,6 +83,13 @@ class Threads:
 _KNOWN: WeakKeyDictionary[object, dict[tuple[int, int], Threads]] = WeakKeyDictionary()
 
 
-def threads_for(work: object, rows: int, most: int) -> Threads:
-    """What was found out for some work, on so many rows up to twice as many, where there are so many threads."""
-    return _KNOWN.setdefault(work, {}).setdefault((rows.bit_length(), most), Threads(most))
+def threads_for(model: object, rows: int, most: int) -> Threads:
+    """What was found out for steps of a model.
+
+    Args:
+        model: whose steps they are.
+        rows: of each step; as many up to twice as many take about the same time.
+        most: threads there are.
+    """
+    known, kind = _KNOWN.setdefault(model, {}), (rows.bit_length(), most)
+    return known.get(kind) or known.setdefault(kind, Threads(most))

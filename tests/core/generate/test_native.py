@@ -234,7 +234,7 @@ def test_the_likeliest_are_those_that_numpy_finds(
     logits[chance.random(logits.shape) < data.draw(st.sampled_from([0, 0.5, 0.99]))] = -np.inf
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    find = NativeFinder(library_for(target))
+    find = NativeFinder(library_for(target), library)
     torch.set_num_threads(before)
     find(logits, vocab_size - 1)  # what an earlier call left in the same room changes nothing
     for ours, theirs in zip(find(logits, count), likeliest(logits, count), strict=True):

@@ -44,7 +44,7 @@ class _Writer:
         self._settings = SamplingConfig()
         self._chance = random.Random(_SEED)  # noqa: S311 - no secret
         size = min(_PROMPT_TOKENS, max(1, job.config.model.block_size // 2))
-        self._find = open_finder(self._device)
+        self._find = open_finder(self._model, self._device)
         self._prompt = torch.randint(job.config.model.vocab_size, (size,)).tolist()
 
     def write(self, window: int, seconds: float) -> tuple[float, int, float]:

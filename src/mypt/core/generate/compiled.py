@@ -23,9 +23,9 @@ def open_reader(model: GPT, cache: KeyValueCache, device: Device) -> Reader:
     return NativeReader(open_library(), model, cache, reader) if device.compiled else reader
 
 
-def open_finder(device: Device) -> Finder:
-    """What finds the likeliest ids beside a device."""
-    return NativeFinder(open_library()) if device.compiled and device.kind == "cpu" else likeliest
+def open_finder(model: GPT, device: Device) -> Finder:
+    """What finds the likeliest ids in what a model gives."""
+    return NativeFinder(open_library(), model) if device.compiled and device.kind == "cpu" else likeliest
 
 
 def choose_reader(device: Device, wanted: Compile) -> Device:

@@ -50,7 +50,7 @@ class _Writers:
         )
         self._rows = config.texts_at_once(len(prompts))
         self._decoder = Decoder(model, device, self._rows, longest_text(prompts, config))
-        self._find = open_finder(device)
+        self._find = open_finder(model, device)
         self._config = config
         self._vocab_size = tokenizer.vocab_size
         self._active: list[Sample] = []

@@ -10,15 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from mypt.core.generate.native.layout import whole_row
+from mypt.core.generate.native.threads import threads_for
 
 
 class NativeFinder:
     """The ids of the highest scores in each of several rows, as `sampler.likeliest` gives them, by one call."""
 
-    def __init__(self, library: CDLL) -> None:
+    def __init__(self, library: CDLL, beside: object) -> None:
+        """Get ready.
+
+        Args:
+            library: the compiled code.
+            beside: the model whose steps it follows, by as many threads.
+        """
         self._find = library.mypt_likeliest
         self._find.restype = None
-        self._threads = c_int32(torch.get_num_threads())
+        self._beside, self._most_threads = beside, torch.get_num_threads()
         self._make_room(0, 0)
 
     def __call__(self, logits_BV: NDArray[np.float32], count: int) -> list[NDArray[np.int64]]:
@@ -30,7 +37,8 @@ class NativeFinder:
         if self._ids_BV.shape != logits_BV.shape:
             self._make_room(rows, vocab_size)
         numbers = map(c_int64, (logits_BV.strides[0] // size, rows, vocab_size, count))
-        self._find(c_void_p(logits_BV.ctypes.data), *numbers, *self._rooms, self._threads)
+        threads = threads_for(self._beside, rows, self._most_threads).number
+        self._find(c_void_p(logits_BV.ctypes.data), *numbers, *self._rooms, c_int32(threads))
         return [ids_V[:found] for ids_V, found in zip(self._ids_BV, self._counts_B.tolist(), strict=True)]
 
     def _make_room(self, rows: int, vocab_size: int) -> None:

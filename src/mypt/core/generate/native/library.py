@@ -173,7 +173,7 @@ def _require_agreement(library: CDLL) -> None:
         torch.manual_seed(1)
         scores_BV = torch.randn(3, 5003, dtype=torch.float32).numpy()
         for count in (1, 40, 3000):
-            ours, theirs = NativeFinder(library)(scores_BV, count), likeliest(scores_BV, count)
+            ours, theirs = NativeFinder(library, library)(scores_BV, count), likeliest(scores_BV, count)
             if not all(map(np.array_equal, ours, theirs)):
                 raise UnavailableError("compiled code does not agree with numpy")
         for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""Prompts -> ids a model can start from."""
+"""Prompts -> ids a model can start from, and what is to be told of them."""
 
 import hashlib
 import json

@@ -6,6 +6,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from ctypes import CDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from generating import CPU, a_model, plain_letters, samples
 from mypt.core.device import Device, choose_device
 from mypt.core.generate.compiled import choose_reader
 from mypt.core.generate.decoder import Decoder
-from mypt.core.generate.native import library
+from mypt.core.generate.native.code import CODE
 from mypt.core.generate.native.finder import NativeFinder
-from mypt.core.generate.native.library import UnavailableError, library_for, open_library, targets
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader
 from mypt.core.generate.sampler import likeliest
@@ -30,6 +30,8 @@ from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
 from mypt.core.model.layers import Attention
+from mypt.core.native import library
+from mypt.core.native.library import SHARED, UnavailableError, library_for, open_library, targets
 from mypt.errors import DivergedError, UsageError
 from mypt.records.model import FamilyName, ModelConfig
 from support import stirred
@@ -67,7 +69,7 @@ def a_reader(gpt: GPT, rows: int, target: tuple[str, ...] = (), dtype: torch.dty
     """What reads by compiled code alone."""
     cache = KeyValueCache(gpt.config, rows, LONGEST, torch.device("cpu"), dtype or gpt.dtype)
     cache.memory.fill_(torch.nan)  # what was never written must never be read
-    code = library_for(target) if target else open_library()
+    code = library_for(CODE, target) if target else open_library(CODE)
     reader = NativeReader(code, gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
     reader.longest_read = LONGEST
     return reader
@@ -234,7 +236,7 @@ def test_the_likeliest_are_those_that_numpy_finds(
     logits[chance.random(logits.shape) < data.draw(st.sampled_from([0, 0.5, 0.99]))] = -np.inf
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    find = NativeFinder(library_for(target), library)
+    find = NativeFinder(library_for(CODE, target), library)
     torch.set_num_threads(before)
     find(logits, vocab_size - 1)  # what an earlier call left in the same room changes nothing
     for ours, theirs in zip(find(logits, count), likeliest(logits, count), strict=True):
@@ -267,15 +269,15 @@ class TestKeeping:
         return sorted((tmp_path / "cache" / "native").iterdir())
 
     def test_it_is_compiled_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        open_library()
+        open_library(CODE)
         (made,) = self.kept(tmp_path)
         open_library.cache_clear()
         monkeypatch.setenv("CC", "no-such-compiler")
-        open_library()
+        open_library(CODE)
         assert self.kept(tmp_path) == [made]
 
     def test_a_changed_one_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        open_library()
+        open_library(CODE)
         (made,) = self.kept(tmp_path)
         data = bytearray(made.read_bytes())
         data[len(data) // 2] ^= 1
@@ -284,16 +286,16 @@ class TestKeeping:
         open_library.cache_clear()
         monkeypatch.setenv("CC", "no-such-compiler")
         with pytest.raises(UnavailableError, match="no C compiler"):
-            open_library()
+            open_library(CODE)
 
     def test_one_that_others_may_write_is_not_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        open_library()
+        open_library(CODE)
         (made,) = self.kept(tmp_path)
         made.chmod(made.stat().st_mode | stat.S_IWOTH)
         open_library.cache_clear()
         monkeypatch.setenv("CC", "no-such-compiler")
         with pytest.raises(UnavailableError, match="no C compiler"):
-            open_library()
+            open_library(CODE)
 
     @pytest.mark.parametrize(
         ("right", "wrong"),
@@ -317,16 +319,14 @@ class TestKeeping:
             ("seen = places[n] + 1", "seen = places[n] + 1 - (places[n] > 20)"),
         ],
     )
-    def test_code_that_computes_something_else_is_not_kept(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
-    ) -> None:
+    def test_code_that_computes_something_else_is_not_kept(self, tmp_path: Path, right: str, wrong: str) -> None:
         changed = tmp_path / "changed"
-        shutil.copytree(library._FOLDER, changed)
+        shutil.copytree(CODE.folder, changed)
+        shutil.copy(SHARED / "numbers.h", changed)  # a file beside the one that includes it comes first
         (holder,) = (path for path in changed.glob("*.[ch]") if right in path.read_text())
         holder.write_text(holder.read_text().replace(right, wrong))
-        monkeypatch.setattr(library, "_FOLDER", changed)
         with pytest.raises(UnavailableError, match=r"does not agree|no numbers"):
-            open_library()
+            open_library(replace(CODE, folder=changed))
         assert [path.name.split("-")[0] for path in self.kept(tmp_path)] == ["refused"]
 
     def test_what_did_not_agree_is_not_compiled_again_by_the_same_compiler(
@@ -335,7 +335,7 @@ class TestKeeping:
         def refuse(_library: CDLL) -> None:
             raise UnavailableError("it does not agree, says this test")
 
-        monkeypatch.setattr(library, "_require_agreement", refuse)
+        code = replace(CODE, require_agreement=refuse)
         for name in ("one", "other"):
             compiler = tmp_path / name
             compiler.write_text(f'#!/bin/sh\necho ran >> {tmp_path}/{name}.log\nexec gcc "$@"\n')
@@ -343,11 +343,13 @@ class TestKeeping:
             monkeypatch.setenv("CC", str(compiler))
             for told in ("it does not agree, says this test$", "so it was the last time"):
                 with pytest.raises(UnavailableError, match=told):
-                    open_library()
-            assert (tmp_path / f"{name}.log").read_text() == "ran\n"
+                    open_library(code)
+            # Once for each file, and once for all.
+            files = len(list(CODE.folder.glob("*.c"))) + 1
+            assert (tmp_path / f"{name}.log").read_text() == "ran\n" * files
 
     def test_a_library_of_something_else_is_passed_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        open_library()
+        open_library(CODE)
         (made,) = self.kept(tmp_path)
         other = tmp_path / "other.c"
         other.write_text("int mypt_read(void) { return 1; }")
@@ -388,7 +390,7 @@ class TestKeeping:
         assert choose_reader(CPU, "auto") == CPU
 
     def test_what_cannot_be_read_or_loaded_is_passed_over(self, tmp_path: Path) -> None:
-        open_library()
+        open_library(CODE)
         (made,) = self.kept(tmp_path)
         key = made.name.rsplit("-", 1)[0]
         (made.parent / f"{key}-0.so").symlink_to("nowhere")
@@ -404,7 +406,7 @@ class TestKeeping:
         folder = tmp_path / "cache" / "native"
         folder.mkdir(parents=True)
         folder.chmod(0o777)
-        open_library()
+        open_library(CODE)
         assert folder.stat().st_mode & 0o777 == 0o700
 
     def test_a_compiler_may_write_in_any_encoding(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +415,7 @@ class TestKeeping:
         odd.chmod(0o755)
         monkeypatch.setenv("CC", str(odd))
         with pytest.raises(UnavailableError, match="odd failed: \ufffd note"):
-            open_library()
+            open_library(CODE)
 
     def test_torchs_defaults_change_nothing(self) -> None:
         gpt = a_model(12, "modern", block_size=LONGEST)
@@ -423,7 +425,7 @@ class TestKeeping:
         torch.set_default_dtype(torch.float64)
         try:
             with torch.device("meta"):
-                open_library()
+                open_library(CODE)
                 reader = a_reader(gpt, 1)
         finally:
             torch.set_default_dtype(torch.float32)
@@ -433,7 +435,7 @@ class TestKeeping:
         torch.manual_seed(7)
         expected: NDArray[Any] = torch.rand(3).numpy()
         torch.manual_seed(7)
-        open_library()
+        open_library(CODE)
         np.testing.assert_array_equal(torch.rand(3).numpy(), expected)
 
 
@@ -451,7 +453,7 @@ def test_prompts_are_read_by_compiled_code_up_to_a_length(
     gpt, cpu = a_model_of(config, kind), torch.device("cpu")
     cache, read = KeyValueCache(config, 1, 1100, cpu, gpt.dtype), list[int]()
     by_model = ModelReader(gpt, cache, cpu)
-    reader = NativeReader(open_library(), gpt, cache, by_model)
+    reader = NativeReader(open_library(CODE), gpt, cache, by_model)
 
     def note(_row: int, ids: Sequence[int]) -> None:
         read.append(len(ids))
@@ -474,7 +476,7 @@ def test_keys_and_values_are_rounded_to_bf16_as_torch_rounds(target: tuple[str, 
     attention.query_key_value.weight.zero_()
     attention.query_key_value.bias.copy_(between.repeat(3))
     cache = KeyValueCache(gpt.config, 1, 8, torch.device("cpu"), torch.bfloat16)
-    reader = NativeReader(library_for(target), gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
+    reader = NativeReader(library_for(CODE, target), gpt, cache, ModelReader(gpt, cache, torch.device("cpu")))
     reader.step([3])
     for part in cache.memory[0, :, 0, 0, 0]:
         assert torch.equal(part.view(torch.int16), between.bfloat16().view(torch.int16))

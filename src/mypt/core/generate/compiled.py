@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 from mypt.core.device import Device
+from mypt.core.generate.native.code import CODE
 from mypt.core.generate.native.finder import NativeFinder
-from mypt.core.generate.native.library import UnavailableError, open_library
 from mypt.core.generate.native.reader import NativeReader
 from mypt.core.generate.reader import ModelReader, Reader
 from mypt.core.generate.recorded import RecordedReader
 from mypt.core.generate.sampler import Finder, likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
+from mypt.core.native.library import UnavailableError, open_library
 from mypt.errors import UsageError
 from mypt.records.run import Compile
 
@@ -20,12 +21,12 @@ def open_reader(model: GPT, cache: KeyValueCache, device: Device) -> Reader:
     if device.compiled and device.kind == "cuda":
         return RecordedReader(model, cache, device.torch)
     reader = ModelReader(model, cache, device.torch)
-    return NativeReader(open_library(), model, cache, reader) if device.compiled else reader
+    return NativeReader(open_library(CODE), model, cache, reader) if device.compiled else reader
 
 
 def open_finder(model: GPT, device: Device) -> Finder:
     """What finds the likeliest ids in what a model gives."""
-    return NativeFinder(open_library(), model) if device.compiled and device.kind == "cpu" else likeliest
+    return NativeFinder(open_library(CODE), model) if device.compiled and device.kind == "cpu" else likeliest
 
 
 def choose_reader(device: Device, wanted: Compile) -> Device:
@@ -54,4 +55,4 @@ def _require(device: Device) -> None:
     if device.kind == "mps" or (device.kind == "cpu" and device.precision == "fp16"):
         raise UnavailableError("there is none for Apple's GPUs, nor for fp16 on CPUs")
     if device.kind == "cpu":
-        open_library()
+        open_library(CODE)

@@ -1,6 +1,6 @@
 /* Scores -> the ids of the highest, in order, and those as high as the last of them; several rows at once.
  */
-#include "numbers.h"
+#include "rows.h"
 
 #define GROUPS 1024 /* into which scores are dealt */
 

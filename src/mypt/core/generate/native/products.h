@@ -2,7 +2,7 @@
  */
 #include <omp.h>
 
-#include "numbers.h"
+#include "rows.h"
 
 /* Of LANES sums, which fill half of the registers: some rows of a matrix times some tokens, or LANES rows times one. */
 #define ROWS_AT_ONCE 4

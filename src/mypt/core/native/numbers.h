@@ -1,7 +1,4 @@
-/* Vectors of LANES numbers: how they are read, kept, added up, and what functions they are given.
- *
- * WHOLE_ROW, whose multiples rows of activations are, and MOST_TOKENS of one call come from library.py.
- */
+/* Vectors of LANES numbers: how they are read, kept, added up, and what functions they are given. */
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
@@ -32,8 +29,6 @@ static const Whole LANE = {0, 1, 2, 3, 4, 5, 6, 7};
 #endif
 
 /* Numbers in memory */
-
-INLINE int64_t padded(int64_t count) { return (count + WHOLE_ROW - 1) / WHOLE_ROW * WHOLE_ROW; }
 
 INLINE int64_t size_of(int64_t kind) { return kind == FP32 ? 4 : kind == BF16 ? 2 : 1; }
 

@@ -274,7 +274,7 @@ Beside the ones of the options below:
 | variable | meaning |
 |---|---|
 | `MYPT_CACHE` | the folder for what was tried on this machine or compiled for it; without it, the system's own |
-| `CC` | the C compiler for [generation](../how-to/generate.md#compiled-code); without it, `gcc` |
+| `CC` | the C compiler for [generation](../how-to/generate.md#compiled-code) and [kernels](../how-to/kernels.md) |
 | `MYPT_OFFLINE=1` | never download; without it, the network is the last place where GPT-2's token table is looked for |
 | `MYPT_GPT2_TABLE` | a file with GPT-2's token table, looked at first |
 | `MYPT_TOKENIZER_DIR` | a folder with GPT-2's table in a file of any format, looked at next |
@@ -340,7 +340,8 @@ A preset is a config that ships with MyPT. `mypt train --config-file NAME` uses 
 counted for 256 characters. All others are of the family `gpt2`, without biases, for a vocabulary of 50,304: GPT-2's
 50,257 ids padded to a multiple of 64. With another tokenizer the vocabulary, and with it the number of parameters,
 follows the text.
-Memory is an estimate at the preset's own batch size, in fp32; on a GPU in bf16, compiled. See
+Memory is an estimate at the preset's own batch size, in fp32 with
+[kernels](../how-to/kernels.md); on a GPU in bf16, compiled. See
 [what it leaves out](../explanation/architecture.md#memory-estimates).
 """
 

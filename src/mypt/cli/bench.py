@@ -34,7 +34,7 @@ def bench(
         str | None, option("--precision", help="fp32, bf16, fp16, or auto: what this machine does best.")
     ] = None,
     compile: Annotated[  # noqa: A002 - what the option is called
-        str | None, option("--compile", help="on: measure compiled steps. Otherwise they run as written.")
+        str | None, option("--compile", help="on: measure compiled steps. Otherwise they are not compiled.")
     ] = None,
     against: Annotated[
         list[Path] | None,

@@ -60,6 +60,7 @@ def params(
     from mypt.cli.tables import show_params
     from mypt.core.checkpoint.snapshot import Snapshot
     from mypt.core.checkpoint.store import ModelDirectory
+    from mypt.core.train.kernels import expecting_kernels
     from mypt.core.train.memory import step_shape
     from mypt.core.train.start import is_to_compile, run_device
     from mypt.errors import UsageError
@@ -100,8 +101,10 @@ def params(
     # A model's own device may be another machine's.
     training = config.training.model_copy(update={"device": device or "auto"})
     chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
-    compiled = is_to_compile(config, own) or False
-    report = params_report(config.model, config.training, step_shape(config, replace(chosen, compiled=compiled)))
+    chosen = expecting_kernels(config, chosen, own)
+    if is_to_compile(config, own):
+        chosen = replace(chosen, compiled=True, kernels=False)
+    report = params_report(config.model, config.training, step_shape(config, chosen))
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))
     else:

@@ -228,7 +228,7 @@ def header(plan: RunPlanned) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    how = f"{plan.precision}, compiled" if plan.compiled else plan.precision
+    how = plan.precision + ", compiled" * plan.compiled + ", own kernels" * plan.kernels
     grid.add_row("model", f"{plan.model_name}: {plan.parameters:,} parameters on {plan.device}, {how}")
     tokens = f"{plan.train_tokens:,} training + {plan.val_tokens:,} validation tokens"
     grid.add_row("text", f"{tokens} ({plan.tokenizer}, {plan.vocab_size:,} ids)")

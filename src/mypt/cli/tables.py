@@ -236,7 +236,7 @@ def show_configs(report: ConfigsReport) -> None:
         )
     console = data_console()
     console.print(table)
-    note = "Memory is estimated at the preset's own batch size, in fp32; on a GPU in bf16, compiled."
+    note = "Memory is estimated at the preset's own batch size, in fp32 with kernels; on a GPU in bf16, compiled."
     console.print(f"\n{note} More: mypt params PRESET", style="dim")
 
 

@@ -56,6 +56,7 @@ FLAGS = {
     "device": "training.device",
     "precision": "training.precision",
     "compile": "training.compile",
+    "kernels": "training.kernels",
     "document_mask": "training.document_mask",
 }
 
@@ -193,6 +194,14 @@ def train(
     compile: Annotated[  # noqa: A002 - what the option is called
         str | None,
         option("--compile", help="Compile the blocks before training: on, off, or auto: where it ends the run sooner."),
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        option(
+            "--kernels",
+            help="Compute by kernels of our own on CPUs: on, off, or auto: where there is a C compiler.",
+            panel=_TRAINING,
+        ),
     ] = None,
     document_mask: Annotated[
         bool | None,

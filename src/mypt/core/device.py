@@ -32,6 +32,8 @@ class Device:
     precision: Precision
     compiled: bool = False
     """Whether compiled code runs: of the steps of a training, or of the reading of tokens for a generation."""
+    kernels: bool = False
+    """Whether our own kernels take the place of torch's in the steps of a training, which then are not compiled."""
 
     @property
     def torch(self) -> torch.device:

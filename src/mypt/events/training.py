@@ -27,6 +27,7 @@ class RunPlanned(Event):
     device: str
     precision: str
     compiled: bool
+    kernels: bool
     tokenizer: str
     vocab_size: int
 

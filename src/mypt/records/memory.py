@@ -103,6 +103,8 @@ class StepShape:
     """Whether blocks keep their inputs alone, and are passed again for their gradients."""
     compiled: bool = False
     """Whether blocks, and on a GPU the loss, run as compiled code."""
+    kernels: bool = False
+    """Whether our own kernels compute parts of a step, on a CPU."""
     cuda_build: bool = False
     """Whether torch brings CUDA's libraries."""
 
@@ -115,6 +117,7 @@ class StepShape:
         *,
         on_gpu: bool,
         compiled: bool,
+        kernels: bool = False,
         cuda_build: bool = False,
     ) -> "StepShape":
         """A step of a run; the precision is what was chosen for it."""
@@ -127,6 +130,7 @@ class StepShape:
             accumulates=training.sequences_at_once < training.batch_size,
             checkpointed=training.checkpoint_activations,
             compiled=compiled,
+            kernels=kernels,
             cuda_build=cuda_build,
         )
 
@@ -270,28 +274,34 @@ class StepShape:
         Each norm's input and output, and with RMSNorm the normed input before its weights; q k v;
         attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
         that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
-        Compiled code computes some of it anew. Dropout adds its masks (2), and on a CPU attention's probabilities: all,
-        dropped, and their mask, each H x T.
+        Compiled code computes some of it anew, and kernels all between q k v and attention's output. Dropout adds its
+        masks (2), and on a CPU attention's probabilities: all, dropped, and their mask, each H x T.
         """
         model, traits = self.model, self.model.traits
         width, kv_width = model.n_embd, model.kv_width
         attention = width + 2 * kv_width + width
-        if traits.rotary:
+        if traits.rotary and not self.kernels:
             attention += width + kv_width if kv_width == width else 3 * width
             attention += 0 if self.compiled else width + kv_width
-        gate_kept = 3 if self.compiled else 4
+        gate_kept = 3 if self._is_fused else 4
         mlp = (gate_kept if traits.activation == "swiglu" else 2) * model.inner_width
         dropped = 2 * width + 3 * self._score_numbers if model.dropout else 0
         return 2 * self._norm_numbers + attention + mlp + dropped
 
     @property
     def _norm_numbers(self) -> int:
-        return (3 if self.model.traits.norm == "rms" and not self.compiled else 2) * self.model.n_embd
+        return (3 if self.model.traits.norm == "rms" and not self._is_fused else 2) * self.model.n_embd
+
+    @property
+    def _is_fused(self) -> bool:
+        """Whether what belongs together is one operation."""
+        return self.compiled or self.kernels
 
     @property
     def _score_numbers(self) -> int:
-        """Attention's scores of a token, where dropout has attention spelled out: a GPU's kernels know dropout."""
-        return self.model.n_head * self.model.block_size if self.model.dropout and not self.on_gpu else 0
+        """Attention's scores of a token, where dropout has attention spelled out: a GPU's kernels and ours know it."""
+        is_spelled_out = self.model.dropout and not self.on_gpu and not self.kernels
+        return self.model.n_head * self.model.block_size if is_spelled_out else 0
 
     @property
     def _workspace_bytes(self) -> int:
@@ -306,7 +316,7 @@ class StepShape:
         """
         model, traits, scores = self.model, self.model.traits, self._score_numbers
         width, kv_width = model.n_embd, model.kv_width
-        turned = width + kv_width if traits.rotary else 0
+        turned = width + kv_width if traits.rotary and not self.kernels else 0
         backward = (3 if traits.activation == "swiglu" else 2) * model.inner_width
         backward += width + 2 * kv_width + turned + 2 * width + 3 * scores
         forward = (2 * width + 3 * turned + scores) * (1 if self.checkpointed or self.on_gpu else model.n_layer)

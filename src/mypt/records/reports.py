@@ -212,7 +212,7 @@ def params_report(model: ModelConfig, training: TrainingConfig, shape: StepShape
 def preset_entry(name: str, preset: RunConfig) -> PresetEntry:
     """Describe a preset, trained as it says."""
     model, training = preset.model, preset.training
-    on_cpu = StepShape.of(model, training, "fp32", on_gpu=False, compiled=False).memory()
+    on_cpu = StepShape.of(model, training, "fp32", on_gpu=False, compiled=False, kernels=True).memory()
     on_gpu = StepShape.of(model, training, "bf16", on_gpu=True, compiled=True).memory()
     return PresetEntry(
         name=name,

@@ -78,6 +78,9 @@ class TrainingConfig(Record, frozen=True):
     compile: Compile = Field(
         "auto", description="Compile the blocks before training: on, off, or auto: where it ends the run sooner."
     )
+    kernels: Compile = Field(
+        "auto", description="Compute by kernels of our own on CPUs: on, off, or auto: where there is a C compiler."
+    )
     record_steps: bool = Field(
         default=True, description="On CUDA, record the steps as one graph: faster, the same bits."
     )

@@ -89,6 +89,7 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
     [
         ({}, {}),
         ({}, {"family": "modern", "n_kv_head": 1}),
+        ({"kernels": "off"}, {"family": "modern", "n_kv_head": 1}),
         ({"optimizer": "muon", "learning_rate": 0.04}, {}),
         (
             {"optimizer": "muon", "learning_rate": 0.04, "micro_batch_size": 3, "precision": "bf16"},
@@ -100,6 +101,7 @@ def with_model(config: RunConfig, **changes: Any) -> RunConfig:
     ids=[
         "gpt2",
         "modern",
+        "modern, without kernels",
         "gpt2 by muon",
         "modern by muon, in parts, bf16",
         "gpt2, fp16",

@@ -4,7 +4,7 @@ Letters: B batch, H heads, T positions, D head width.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +17,15 @@ from mypt.records.memory import WRITTEN_OUT_KEYS
 if TYPE_CHECKING:  # loads torch's compiler
     from torch.nn.attention.flex_attention import BlockMask
 
-Mask: TypeAlias = "Tensor | BlockMask | None"
+
+class Documents(NamedTuple):
+    """The mask as our own kernels take it."""
+
+    of_BT: Tensor
+    """The document of each position, as any number."""
+
+
+Mask: TypeAlias = "Tensor | BlockMask | Documents | None"
 MaskMaker: TypeAlias = Callable[[Tensor, Tensor | None], Mask]
 """Who sees whom: from ids, and the document of each, both of shape (B, T)."""
 
@@ -33,6 +41,7 @@ def attend(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask: Mask 
             sees all, several see themselves and earlier ones.
         dropout: the share of the weights that are dropped.
     """
+    assert not isinstance(mask, Documents), "for kernels alone"
     if mask is not None and not isinstance(mask, Tensor):
         return attend_blockwise(query_BHTD, key_BHTD, value_BHTD, mask)
     is_causal = mask is None and query_BHTD.shape[2] > 1

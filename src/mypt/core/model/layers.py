@@ -3,27 +3,48 @@
 Letters: B batch, T time, C width, H heads, D head width.
 """
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from mypt.core.model.attention import Mask, attend, attend_cached, repeated
+from mypt.core.model.attention import Documents, Mask, attend, attend_cached, repeated
 from mypt.core.model.cache import CacheRows
 from mypt.core.model.linear import FusedLinear
 from mypt.core.model.rotary import Rotation
 from mypt.records.model import ModelConfig
 
+if TYPE_CHECKING:  # they look at these layers themselves
+    from mypt.core.model.kernels.functions import Kernels
+
 _RMS_EPS = 1e-6
 
 
-def build_norm(config: ModelConfig) -> nn.LayerNorm | nn.RMSNorm:
-    """LayerNorm, or RMSNorm (Zhang and Sennrich, 2019)."""
+class RmsNorm(nn.RMSNorm):
+    """RMSNorm (Zhang and Sennrich, 2019)."""
+
+    kernels: "Kernels | None" = None
+    """What computes instead while training, where a training has some."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Norm the last dimension."""
+        if self.kernels is not None and self.training:
+            return self.kernels.norm(x, self.weight, _RMS_EPS)
+        return super().forward(x)
+
+
+def build_norm(config: ModelConfig) -> nn.LayerNorm | RmsNorm:
+    """LayerNorm or RMSNorm, as the family has it."""
     if config.traits.norm == "rms":
-        return nn.RMSNorm(config.n_embd, eps=_RMS_EPS)
+        return RmsNorm(config.n_embd, eps=_RMS_EPS)
     return nn.LayerNorm(config.n_embd, bias=config.projection_bias)
 
 
 class Attention(nn.Module):
     """Causal multi-head self-attention (Vaswani et al., 2017) with one fused projection."""
+
+    kernels: "Kernels | None" = None
+    """As in `RmsNorm`."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -44,6 +65,10 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Mix earlier positions into each position; only those the mask allows, where there is one."""
         B, T, C = x_BTC.shape
+        if self.kernels is not None and self.training:
+            assert cache is None
+            assert mask is None or isinstance(mask, Documents)
+            return self.output(self.kernels.attend(self, self.query_key_value(x_BTC), mask, rotation))
         query, key, value = (part.transpose(1, 2) for part in self.heads(x_BTC, rotation))  # BHTD
         if cache is not None:
             mixed_BHTD = attend_cached(query, key, value, cache, self.layer)
@@ -103,6 +128,9 @@ class Mlp(nn.Module):
 class SwiGlu(nn.Module):
     """The position-wise network with a gate beside it (Shazeer, 2020)."""
 
+    kernels: "Kernels | None" = None
+    """As in `RmsNorm`."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate = nn.Linear(config.n_embd, config.inner_width, bias=False)
@@ -111,7 +139,10 @@ class SwiGlu(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Transform each position on its own."""
-        return self.down(F.silu(self.gate(x_BTC)) * self.up(x_BTC))
+        gate_BTI, up_BTI = self.gate(x_BTC), self.up(x_BTC)
+        if self.kernels is not None and self.training:
+            return self.down(self.kernels.gate(gate_BTI, up_BTI))
+        return self.down(F.silu(gate_BTI) * up_BTI)
 
 
 class Block(nn.Module):

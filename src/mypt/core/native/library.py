@@ -56,11 +56,25 @@ def open_library(code: Code) -> CDLL:
     Raises:
         UnavailableError: where nothing can be compiled, kept, or relied on.
     """
+    return library_for(code, _target())
+
+
+def require_compiler() -> None:
+    """Find out whether a library can be had, as far as that can be told without making one.
+
+    Raises:
+        UnavailableError: where it cannot.
+    """
+    _target()
+    _compiler()
+
+
+def _target() -> tuple[str, ...]:
     if sys.platform != "linux":
         raise UnavailableError("it was never tried on this system")
     if not (known := targets()):
         raise UnavailableError("the processor has neither AVX2 nor AVX-512")
-    return library_for(code, known[0])
+    return known[0]
 
 
 def targets() -> list[tuple[str, ...]]:

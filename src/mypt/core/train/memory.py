@@ -41,6 +41,7 @@ def step_shape(config: RunConfig, device: Device) -> StepShape:
         device.precision,
         on_gpu=device.kind == "cuda",
         compiled=device.compiled,
+        kernels=device.kernels,
         cuda_build=torch.version.cuda is not None,
     )
 

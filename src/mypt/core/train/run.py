@@ -14,6 +14,7 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device, deterministic
 from mypt.core.train.compiling import choose_compiled
+from mypt.core.train.kernels import with_kernels
 from mypt.core.train.length import with_duration, with_tokens
 from mypt.core.train.loop import Loop
 from mypt.core.train.memory import chosen_sequences, clear_shortage, copy_fits, fitting_sequences, step_memory
@@ -75,7 +76,9 @@ def train(
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-            fitted = replace(device, compiled=is_to_compile(config, origin.own) or False)
+            device = with_kernels(config, device, origin.own)
+            is_compiled = is_to_compile(config, origin.own) or False
+            fitted = replace(device, compiled=is_compiled, kernels=device.kernels and not is_compiled)
             if fit_micro_batch:
                 config = _with_fitting_pieces(config, origin, fitted)
             config = yield from _within_memory(config, fitted)
@@ -185,6 +188,7 @@ def _plan(session: Session, directory: ModelDirectory, *, beside: bool) -> RunPl
         device=device.label,
         precision=device.precision,
         compiled=device.compiled,
+        kernels=device.kernels,
         tokenizer=corpus.spec.kind,
         vocab_size=config.model.vocab_size,
     )

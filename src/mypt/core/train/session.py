@@ -239,6 +239,7 @@ class Session:
             "device": self.device.label,
             "precision": self.device.precision,
             "compiled": "yes" if self.device.compiled else "no",
+            "kernels": "yes" if self.device.kernels else "no",
             # torch chooses its kernels by them.
             "instructions": torch.backends.cpu.get_cpu_capability() if self.device.kind == "cpu" else "",
         }

@@ -135,8 +135,8 @@ def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
 
 def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
     """Tell what is not as it was, of all that the bits depend on."""
-    names = ("arithmetic", "torch", "device", "precision", "compiled", "instructions")
-    saved = {"arithmetic": _FIRST_ARITHMETIC, "compiled": "no"} | saved
+    names = ("arithmetic", "torch", "device", "precision", "compiled", "kernels", "instructions")
+    saved = {"arithmetic": _FIRST_ARITHMETIC, "compiled": "no", "kernels": "no"} | saved
     changed = [name for name in names if saved.get(name, now[name]) != now[name]]
     if changed:
         told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in changed)

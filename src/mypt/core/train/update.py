@@ -13,6 +13,7 @@ from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors
 from mypt.core.model.compiled import compile_blocks
 from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.code import use_kernels
 from mypt.core.recording import USUAL_TIMES
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.recorded import Recorded
@@ -35,6 +36,8 @@ class Update:
         self._working = WorkingWeights(model, device.precision)
         if device.compiled:
             compile_blocks(self._working.model)
+        if device.kernels:
+            use_kernels(self._working.model)
         self.scale: LossScale | None = None
         if device.precision == "fp16":
             self.scale = LossScale(loss_scale or LossScaleState(), device.torch)

@@ -1,0 +1,152 @@
+"""The functions of the C files here, given tensors: what they take, checked, and the memory for what they give.
+
+Letters: B batch, T positions, H heads of queries, G heads of keys and values, D head width, N rows, R rows at once,
+C width, V vocabulary.
+"""
+
+import ctypes
+from ctypes import CDLL, POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_ROWS_AT_ONCE = 64
+_P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
+
+
+class _Attention(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("inputs", "query_norm", "key_norm", "cosines", "sines", "documents")),
+        *((name, c_int64) for name in ("B", "T", "H", "G", "D", "kind")),
+        ("seed", c_uint64),
+        ("dropout", c_float),
+        ("eps", c_float),
+        ("threads", c_int32),
+    )
+
+
+class Heads(NamedTuple):
+    """What attention is made of beside its inputs."""
+
+    query_heads: int
+    key_heads: int
+    query_norm_D: Tensor | None = None
+    key_norm_D: Tensor | None = None
+    eps: float = 0.0
+    cos_T1P: Tensor | None = None
+    sin_T1P: Tensor | None = None
+    documents_BT: Tensor | None = None
+    dropout: float = 0.0
+    seed: int = 0
+    """Of what is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A library, and how it is called."""
+
+    library: CDLL
+
+    def __post_init__(self) -> None:
+        """Tell ctypes what each function takes."""
+        arguments = {
+            "mypt_attention_room": (_COUNT, _COUNT),
+            "mypt_attend": (POINTER(_Attention), _P, _P, _P),
+            "mypt_attend_back": (POINTER(_Attention), _P, _P, _P, _P, _P),
+            "mypt_norm": (_P, _P, _P, _P, _COUNT, _COUNT, _NUMBER, _THREADS, _COUNT),
+            "mypt_norm_back": (_P, _P, _P, _P, _P, _P, _COUNT, _COUNT, _THREADS, _COUNT),
+            "mypt_gate": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
+            "mypt_gate_back": (_P, _P, _P, _P, _P, _COUNT, _THREADS, _COUNT),
+            "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
+        }
+        for name, types in arguments.items():
+            function = getattr(self.library, name)
+            function.argtypes, function.restype = types, None
+        self.library.mypt_attention_room.restype = c_int64
+
+    def attend(self, inputs_BTW: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
+        """Mixed values, shape (B, T, H x D), and the logarithms of the sums of weights, shape (B, H, T)."""
+        own = _struct(inputs_BTW, heads)
+        mixed = inputs_BTW.new_empty(own.B, own.T, own.H * own.D)
+        sums = inputs_BTW.new_empty(own.B, own.H, own.T, dtype=torch.float32)
+        given = (mixed, sums, self._room(own))  # memory that only the call knew would be given away before it
+        self.library.mypt_attend(ctypes.byref(own), *map(_at, given))
+        return mixed, sums
+
+    def attend_back(
+        self, gradient_BTC: Tensor, inputs_BTW: Tensor, heads: Heads, sums_BHT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the inputs, and of both norms, shape (2, D)."""
+        own = _struct(inputs_BTW, heads)
+        gradients = torch.empty_like(inputs_BTW)
+        norms = inputs_BTW.new_empty(own.B * own.G, 2, own.D, dtype=torch.float32)
+        given = (gradient_BTC.contiguous(), sums_BHT, gradients, norms, self._room(own))
+        self.library.mypt_attend_back(ctypes.byref(own), *map(_at, given))
+        return gradients, norms.sum(0)
+
+    def norm(self, x_NC: Tensor, weight_C: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """The normed rows, and what each was multiplied by before the weights, shape (N,)."""
+        normed, factors = torch.empty_like(x_NC), x_NC.new_empty(len(x_NC), dtype=torch.float32)
+        self.library.mypt_norm(*map(_at, (x_NC, weight_C, normed, factors)), *x_NC.shape, eps, *_how(x_NC))
+        return normed, factors
+
+    def norm_back(
+        self, gradient_NC: Tensor, x_NC: Tensor, weight_C: Tensor, factors_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the rows and of the weights, these in fp32."""
+        gradients = torch.empty_like(x_NC)
+        shares = x_NC.new_empty(-(-len(x_NC) // _ROWS_AT_ONCE), x_NC.shape[1], dtype=torch.float32)
+        given = (gradient_NC.contiguous(), x_NC, weight_C, factors_N, gradients, shares)
+        self.library.mypt_norm_back(*map(_at, given), *x_NC.shape, *_how(x_NC))
+        return gradients, shares.sum(0)
+
+    def gate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """SiLU of one times the other; both of one shape."""
+        gated = torch.empty_like(gate)
+        self.library.mypt_gate(*map(_at, (gate, up, gated)), gate.numel(), *_how(gate))
+        return gated
+
+    def gate_back(self, gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of both."""
+        gradients = torch.empty_like(gate), torch.empty_like(up)
+        given = (gradient.contiguous(), gate, up, *gradients)
+        self.library.mypt_gate_back(*map(_at, given), gate.numel(), *_how(gate))
+        return gradients
+
+    def loss(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
+        """What `logits_to_gradient` does."""
+        losses = logits_RV.new_empty(len(logits_RV), dtype=torch.float32)
+        given = map(_at, (logits_RV, targets_R, losses))
+        self.library.mypt_loss(*given, 1 / float(divisor), *logits_RV.shape, *_how(logits_RV))
+        return losses
+
+    def _room(self, own: _Attention) -> Tensor:
+        return torch.empty(own.threads * self.library.mypt_attention_room(own.T, own.D), dtype=torch.float32)
+
+
+def _struct(inputs_BTW: Tensor, heads: Heads) -> _Attention:
+    B, T, W = inputs_BTW.shape
+    own = _Attention(B=B, T=T, H=heads.query_heads, G=heads.key_heads, eps=heads.eps)
+    own.D = W // (own.H + 2 * own.G)
+    own.threads, own.kind = _how(inputs_BTW)
+    own.seed, own.dropout = heads.seed, heads.dropout
+    own.inputs, own.documents = _at(inputs_BTW), _at(heads.documents_BT)
+    own.query_norm, own.key_norm = _at(heads.query_norm_D), _at(heads.key_norm_D)
+    own.cosines, own.sines = _at(heads.cos_T1P), _at(heads.sin_T1P)
+    return own
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous(), "rows lie one after another"
+    assert tensor.device.type == "cpu"
+    return tensor.data_ptr()
+
+
+def _how(tensor: Tensor) -> tuple[int, int]:
+    """By how many threads, and in which type."""
+    return torch.get_num_threads(), KINDS[tensor.dtype]

@@ -1,0 +1,103 @@
+"""Which C files these are, what they are to agree with, and the models that use them."""
+
+import copy
+from ctypes import CDLL
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mypt.core.model.attention import Documents
+from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.calls import Calls
+from mypt.core.model.kernels.functions import Kernels
+from mypt.core.model.layers import Block, RmsNorm, SwiGlu
+from mypt.core.native.library import Code, UnavailableError, open_library
+from mypt.records.model import FAMILIES, FamilyName, ModelConfig
+
+_AGREES_WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.15}
+"""Of each gradient's norm: sums are taken in another order. In bf16 torch's own are up to 0.08 from those in fp32."""
+
+
+def use_kernels(model: GPT) -> None:
+    """From now on compute by kernels whatever they can do of a model on a CPU.
+
+    Raises:
+        UnavailableError: where there are none.
+    """
+    _place(model, open_kernels())
+
+
+@cache
+def open_kernels() -> Kernels:
+    """The kernels for this processor.
+
+    Raises:
+        UnavailableError: where there are none.
+    """
+    return Kernels(Calls(open_library(CODE)))
+
+
+def _place(model: GPT, kernels: Kernels) -> None:
+    model.logits_to_gradient = kernels.logits_to_gradient
+    model.training_mask = _documents
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        block.attention.kernels = kernels
+        if isinstance(block.mlp, SwiGlu):
+            block.mlp.kernels = kernels
+        for norm in (block.attention_norm, block.mlp_norm, model.final_norm):
+            if isinstance(norm, RmsNorm):
+                norm.kernels = kernels
+
+
+def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None:
+    """The mask as they want it."""
+    return None if documents_BT is None else Documents(documents_BT.contiguous())
+
+
+def _require_agreement(library: CDLL) -> None:
+    """Compare loss and gradients of little models of every family with those of torch in fp32."""
+    kernels = Kernels(Calls(library))
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for family in FAMILIES:
+            model = _example(family)
+            for dtype, allowed in _AGREES_WITHIN.items():
+                narrow = copy.deepcopy(model).to(dtype)
+                expected = _loss_and_gradients(copy.deepcopy(narrow).float())
+                _place(narrow, kernels)
+                found = _loss_and_gradients(narrow)
+                if not all((a - b).norm() <= allowed * a.norm() for a, b in zip(expected, found, strict=True)):
+                    raise UnavailableError(f"kernels do not agree with the model ({family}, {dtype})")
+
+
+def _example(family: FamilyName) -> GPT:
+    """A model in which every number matters."""
+    own: dict[str, Any] = {"n_kv_head": 2} if family == "modern" else {"bias": True}
+    model = GPT(ModelConfig(family=family, n_layer=2, n_head=4, n_embd=72, block_size=70, vocab_size=83, **own)).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def _loss_and_gradients(model: GPT) -> list[Tensor]:
+    """Of a text in documents of several lengths, some of it without targets."""
+    T, V = model.config.block_size, model.config.vocab_size
+    ids_BT = (torch.arange(3 * T) * 37 % V).view(3, T)
+    targets_BT = (ids_BT * 5 + 1) % V
+    targets_BT[0, ::5] = -1
+    loss = model.loss(ids_BT, targets_BT, torch.arange(T).expand(3, T) // torch.tensor([[7], [30], [T]]))
+    loss.backward()
+    return [loss.detach(), *(each.grad.float() for each in model.parameters() if each.grad is not None)]
+
+
+CODE = Code(
+    name="kernels",
+    folder=Path(__file__).parent,
+    functions=("mypt_attend_back", "mypt_norm_back", "mypt_gate_back", "mypt_loss"),
+    require_agreement=_require_agreement,
+)

@@ -1,0 +1,130 @@
+"""The kernels as functions of autograd: each keeps what its way back needs, and no more.
+
+Letters: B batch, T positions, C width, D head width, W queries, keys and values side by side.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mypt.core.model.attention import Documents
+from mypt.core.model.kernels.calls import Calls, Heads
+from mypt.core.model.layers import Attention, RotaryAttention
+from mypt.core.model.rotary import Rotation
+
+_SEEDS = 2**62
+
+
+class Kernels:
+    """What a model's layers call instead of what is written there. Copies of a model share it."""
+
+    def __init__(self, calls: Calls) -> None:
+        """Use a library."""
+        self._calls = calls
+
+    def __deepcopy__(self, _memo: object) -> "Kernels":
+        """Nothing in it changes."""
+        return self
+
+    def attend(
+        self, layer: Attention, inputs_BTW: Tensor, documents: Documents | None, rotation: Rotation | None
+    ) -> Tensor:
+        """All that a layer does between its two products, shape (B, T, C)."""
+        query_norm = key_norm = None
+        eps = 0.0
+        if isinstance(layer, RotaryAttention):
+            query_norm, key_norm, eps = layer.query_norm.weight, layer.key_norm.weight, layer.query_norm.eps
+        dropout = layer.dropout
+        heads = Heads(
+            layer.widths[0] // layer.head_width,
+            layer.widths[1] // layer.head_width,
+            eps=eps or 0.0,
+            cos_T1P=None if rotation is None else rotation.cos_T1P,
+            sin_T1P=None if rotation is None else rotation.sin_T1P,
+            documents_BT=None if documents is None else documents.of_BT,
+            dropout=dropout,
+            # From torch's generator, as torch's own dropout: a function of the step.
+            seed=int(torch.randint(_SEEDS, ())) if dropout else 0,
+        )
+        return _Attend.apply(self._calls, inputs_BTW, query_norm, key_norm, heads)
+
+    def norm(self, x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:
+        """RMSNorm."""
+        return _Norm.apply(self._calls, x_BTC, weight_C, eps)
+
+    def gate(self, gate_BTI: Tensor, up_BTI: Tensor) -> Tensor:
+        """SwiGLU's gate."""
+        return _Gate.apply(self._calls, gate_BTI, up_BTI)
+
+    def logits_to_gradient(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
+        """As the function of this name in loss.py."""
+        return self._calls.loss(logits_RV, targets_R, divisor)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyrefly: ignore [bad-override] - torch takes any signature
+        ctx: Any,  # noqa: ANN401 - torch's own
+        calls: Calls,
+        inputs_BTW: Tensor,
+        query_norm_D: Tensor | None,
+        key_norm_D: Tensor | None,
+        heads: Heads,
+    ) -> Tensor:
+        """Mix values; keep the inputs, and one number for each query."""
+        mixed_BTC, sums_BHT = calls.attend(inputs_BTW, heads._replace(query_norm_D=query_norm_D, key_norm_D=key_norm_D))
+        ctx.save_for_backward(inputs_BTW, query_norm_D, key_norm_D, sums_BHT)
+        ctx.calls, ctx.heads = calls, heads
+        return mixed_BTC
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Compute weights again, and from them all gradients."""
+        inputs_BTW, query_norm_D, key_norm_D, sums_BHT = ctx.saved_tensors
+        heads = ctx.heads._replace(query_norm_D=query_norm_D, key_norm_D=key_norm_D)
+        inputs_gradient, norms_2D = ctx.calls.attend_back(gradient_BTC, inputs_BTW, heads, sums_BHT)
+        if query_norm_D is None:
+            return None, inputs_gradient, None, None, None
+        return None, inputs_gradient, *norms_2D.to(query_norm_D.dtype), None
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def forward(ctx: Any, calls: Calls, x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:  # noqa: ANN401
+        """Norm rows; keep them as they came."""
+        x_NC = x_BTC.reshape(-1, x_BTC.shape[-1])
+        normed_NC, factors_N = calls.norm(x_NC, weight_C, eps)
+        ctx.save_for_backward(x_NC, weight_C, factors_N)
+        ctx.calls = calls
+        return normed_NC.view(x_BTC.shape)
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Gradients of rows and weights."""
+        x_NC, weight_C, factors_N = ctx.saved_tensors
+        x_gradient, weight_gradient = ctx.calls.norm_back(gradient_BTC.reshape(x_NC.shape), x_NC, weight_C, factors_N)
+        return None, x_gradient.view(gradient_BTC.shape), weight_gradient.to(weight_C.dtype), None
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def forward(ctx: Any, calls: Calls, gate: Tensor, up: Tensor) -> Tensor:  # noqa: ANN401 - torch's own
+        """Multiply; keep both."""
+        ctx.save_for_backward(gate, up)
+        ctx.calls = calls
+        return calls.gate(gate, up)
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Gradients of both."""
+        return None, *ctx.calls.gate_back(gradient, *ctx.saved_tensors)

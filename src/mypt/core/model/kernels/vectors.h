@@ -1,0 +1,46 @@
+/* Rows of numbers in fp32 or bf16, by vectors, of which the last may be a part. */
+#include <omp.h>
+
+#include "numbers.h"
+
+#define EACH_VECTOR(index, count) for (int64_t index = 0; index < (count); index += LANES)
+
+INLINE Lanes get(const void *row, int64_t i, int64_t count, int64_t kind) {
+    const void *from = at(row, i, kind);
+    return count - i < LANES ? load_part(from, count - i, kind) : load(from, kind);
+}
+
+INLINE void *place(void *memory, int64_t index, int64_t kind) { return (char *)memory + index * size_of(kind); }
+
+/* To the nearest number of bf16, ties to even. */
+INLINE Halves narrowed(Lanes lanes) {
+    Bits bits = (Bits)lanes, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, is_nan = (Bits)(lanes != lanes);
+    return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
+}
+
+INLINE void put(void *row, int64_t i, int64_t count, int64_t kind, Lanes lanes) {
+    void *to = place(row, i, kind);
+    Halves narrow = kind == BF16 ? narrowed(lanes) : (Halves){};
+    if (count - i < LANES)
+        memcpy(to, kind == BF16 ? (void *)&narrow : (void *)&lanes, (count - i) * size_of(kind));
+    else if (kind == BF16)
+        *(Halves *)to = narrow;
+    else
+        *(Lanes *)to = lanes;
+}
+
+INLINE float largest(Lanes lanes) {
+    float found = lanes[0];
+    for (int i = 1; i < LANES; i++) found = lanes[i] > found ? lanes[i] : found;
+    return found;
+}
+
+/* 1 / the root of the mean of squares. */
+INLINE float normalizer(const void *row, int64_t count, int64_t kind, float eps) {
+    Lanes sum = {};
+    EACH_VECTOR(i, count) {
+        Lanes x = get(row, i, count, kind);
+        sum += x * x;
+    }
+    return 1 / sqrtf(total(sum) / count + eps);
+}

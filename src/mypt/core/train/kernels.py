@@ -1,0 +1,53 @@
+"""Whether the steps of a run are computed by our own kernels on a CPU: decided before the first one, for the whole run.
+
+Kernels round otherwise than torch, so a run that goes on does as it did before.
+"""
+
+from dataclasses import replace
+
+from mypt.core.checkpoint.snapshot import Snapshot
+from mypt.core.device import Device
+from mypt.core.model.kernels.code import open_kernels
+from mypt.core.native.library import UnavailableError, require_compiler
+from mypt.errors import UsageError
+from mypt.records.run import RunConfig
+
+
+def with_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Device:
+    """The device, with kernels where the run is to have some and they can be had; the first time they are compiled.
+
+    Raises:
+        UsageError: where it is told to have some and cannot.
+    """
+    if not _are_wanted(config, own):
+        return device
+    try:
+        _require(device)
+        open_kernels()
+    except UnavailableError as problem:
+        if config.training.kernels == "on" and own is None:
+            raise UsageError(f"--kernels on: {problem}", hint="Leave --kernels out; it needs gcc.") from None
+        return device
+    return replace(device, kernels=True)
+
+
+def expecting_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Device:
+    """What `with_kernels` will probably give; nothing is compiled."""
+    try:
+        _require(device)
+        require_compiler()
+    except UnavailableError:
+        return device
+    return replace(device, kernels=_are_wanted(config, own))
+
+
+def _are_wanted(config: RunConfig, own: Snapshot | None) -> bool:
+    training = config.training
+    if training.compile == "on" or training.kernels == "off":
+        return False
+    return training.kernels == "on" or own is None or own.training.versions.get("kernels") == "yes"
+
+
+def _require(device: Device) -> None:
+    if device.kind != "cpu" or device.precision == "fp16":
+        raise UnavailableError("there are kernels for CPUs alone, in fp32 and bf16")

@@ -1,0 +1,254 @@
+"""Our kernels compute what torch does: losses and gradients, by any number of threads."""
+
+import copy
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.calls import Calls, Heads
+from mypt.core.model.kernels.code import CODE, _place, open_kernels, use_kernels
+from mypt.core.model.kernels.functions import Kernels
+from mypt.core.native.library import SHARED, UnavailableError, library_for, open_library, targets
+from mypt.records.model import FamilyName, ModelConfig
+from support import stirred
+
+TARGETS = targets()
+pytestmark = pytest.mark.skipif(not (TARGETS and shutil.which("gcc")), reason="no C compiler for this processor")
+
+LONGEST = 80
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    """Sizes that are no multiples of anything. Not ReLU: near 0 a sum's last bit decides its gradient."""
+    family: FamilyName = draw(st.sampled_from(["gpt2", "modern"]))
+    n_kv_head = draw(st.integers(1, 3))
+    n_head = n_kv_head * draw(st.integers(1, 3)) if family == "modern" else n_kv_head
+    own: dict[str, Any] = {"n_kv_head": n_kv_head, "n_inner": draw(st.integers(1, 90))} if family == "modern" else {}
+    return ModelConfig(
+        family=family,
+        n_layer=draw(st.integers(1, 2)),
+        n_head=n_head,
+        n_embd=n_head * 2 * draw(st.integers(1, 36)),
+        block_size=LONGEST,
+        vocab_size=draw(st.integers(1, 70)),
+        **own,
+    )
+
+
+def gradients_of(model: GPT, ids_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor | None) -> list[Tensor]:
+    """The loss, and after it the gradients of all parameters."""
+    loss = model.loss(ids_BT, targets_BT, documents_BT)
+    loss.backward()
+    return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+@settings(max_examples=50, deadline=None)
+@given(configs(), st.integers(1, LONGEST), st.booleans(), st.integers(1, 3), st.booleans())
+def test_kernels_give_the_loss_and_gradients_of_torch(
+    target: tuple[str, ...], config: ModelConfig, length: int, in_documents: bool, count: int, checkpointed: bool
+) -> None:
+    torch.manual_seed(3)
+    model = stirred(GPT(config), 0.2)
+    ids_BT, targets_BT = torch.randint(config.vocab_size, (2, 3, length))
+    targets_BT[torch.rand(3, length) < 0.2] = -1
+    documents_BT = torch.randint(3, (3, length)).sort(1)[0] if in_documents else None
+    expected = gradients_of(copy.deepcopy(model).double(), ids_BT, targets_BT, documents_BT)
+    _place(model, Kernels(Calls(library_for(CODE, target))))
+    model.checkpoint_activations = checkpointed
+    with threads(count):
+        found = gradients_of(model, ids_BT, targets_BT, documents_BT)
+    largest = max(each.abs().max().item() for each in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * largest)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mypt-v1", "modern"])
+def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(family: FamilyName) -> None:
+    config = ModelConfig(family=family, n_layer=2, n_head=4, n_embd=72, block_size=LONGEST, vocab_size=200)
+    torch.manual_seed(3)
+    narrow = stirred(GPT(config), 0.1).bfloat16()
+    ids_BT, targets_BT = torch.randint(200, (2, 3, LONGEST))
+    exact = gradients_of(copy.deepcopy(narrow).float(), ids_BT, targets_BT, None)
+    by_torch = gradients_of(copy.deepcopy(narrow), ids_BT, targets_BT, None)
+    use_kernels(narrow)
+    by_kernels = gradients_of(narrow, ids_BT, targets_BT, None)
+
+    def distance(found: list[Tensor]) -> float:
+        return math.sqrt(sum((a - b.float()).square().sum().item() for a, b in zip(exact, found, strict=True)))
+
+    assert 0 < distance(by_kernels) < 1.2 * distance(by_torch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    calls, found = Calls(open_library(CODE)), list[list[Tensor]]()
+    torch.manual_seed(1)
+    inputs_BTW, gradient_BTC = torch.randn(3, 70, 8 * 18).to(dtype), torch.randn(3, 70, 4 * 18).to(dtype)
+    x_NC, weight_C = torch.randn(300, 37).to(dtype), torch.randn(37).to(dtype)
+    logits_RV, targets_R = torch.randn(50, 131).to(dtype), torch.randint(-1, 131, (50,))
+    heads = Heads(4, 2, torch.randn(18).to(dtype), torch.randn(18).to(dtype), 1e-6, dropout=0.3, seed=7)
+    for count in (1, 2, 5):
+        with threads(count):
+            mixed, sums = calls.attend(inputs_BTW, heads)
+            normed, factors = calls.norm(x_NC, weight_C, 1e-6)
+            own = logits_RV.clone()
+            made = [mixed, sums, *calls.attend_back(gradient_BTC, inputs_BTW, heads, sums), normed, factors, own]
+            made += calls.norm_back(x_NC, x_NC, weight_C, factors)
+            made += [calls.gate(x_NC, x_NC), *calls.gate_back(x_NC, x_NC, x_NC)]
+            found.append([*made, calls.loss(own, targets_R, torch.tensor(9.0))])
+    for others in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
+
+
+class TestDropout:
+    """Where values are the columns of a unit matrix, what is mixed shows the weights."""
+
+    T, H, B, SHARE = 64, 2, 40, 0.25
+
+    def weights(self, calls: Calls, seed: int) -> tuple[Tensor, Tensor, Heads]:
+        torch.manual_seed(2)
+        T, H, B = self.T, self.H, self.B
+        inputs = torch.randn(B, T, 3 * H, T)
+        inputs[:, :, 2 * H :] = torch.eye(T)[:, None]
+        heads = Heads(H, H, dropout=self.SHARE, seed=seed)
+        mixed, _ = calls.attend(inputs.flatten(2), heads)
+        return inputs, mixed.view(B, T, H, T), heads
+
+    def test_a_share_of_the_weights_is_dropped_by_chance_and_the_rest_raised(self) -> None:
+        calls = Calls(open_library(CODE))
+        inputs, dropped, heads = self.weights(calls, 5)
+        whole, _ = calls.attend(inputs.flatten(2), heads._replace(dropout=0.0))
+        seen = torch.ones(self.T, self.T, dtype=torch.bool).tril()[:, None].expand(self.T, self.H, self.T)
+        kept, weights = dropped[:, seen] != 0, whole.view(dropped.shape)[:, seen]
+        torch.testing.assert_close(dropped[:, seen], torch.where(kept, weights / (1 - self.SHARE), 0.0))
+        count = kept.numel()
+        assert abs(kept.sum().item() - 0.75 * count) < 4 * math.sqrt(count * 0.75 * 0.25)
+        # Nor do neighbours of any kind know of each other: batch, query, head, key.
+        grid = torch.zeros(dropped.shape)
+        grid[:, seen] = kept.float() - 0.75
+        for dimension in range(4):
+            length = grid.shape[dimension] - 1
+            pairs = grid.narrow(dimension, 0, length) * grid.narrow(dimension, 1, length)
+            assert abs(pairs.sum().item()) < 4 * 0.75 * 0.25 * math.sqrt((pairs != 0).sum().item()), dimension
+        again, others = self.weights(calls, 5)[1], self.weights(calls, 6)[1]
+        assert torch.equal(again, dropped)
+        assert 0.5 < ((others != 0) == (dropped != 0))[:, seen].float().mean() < 0.7  # 0.625 by chance
+
+    def test_gradients_are_those_of_the_weights_that_were_kept(self) -> None:
+        calls = Calls(open_library(CODE))
+        inputs, dropped, heads = self.weights(calls, 5)
+        factors = torch.where(dropped != 0, 1 / (1 - self.SHARE), 0.0).transpose(1, 2).double()
+        gradient = torch.randn(dropped.flatten(2).shape)
+        _, sums = calls.attend(inputs.flatten(2), heads)
+        found, _ = calls.attend_back(gradient, inputs.flatten(2), heads, sums)
+        wide = inputs.double().requires_grad_()
+        query, key, value = wide.transpose(1, 2).split(self.H, 1)
+        hidden = ~torch.ones(self.T, self.T, dtype=torch.bool).tril()
+        scores = (query @ key.mT / math.sqrt(self.T)).masked_fill(hidden, -torch.inf)
+        ((scores.softmax(3) * factors) @ value).transpose(1, 2).flatten(2).backward(gradient.double())
+        assert wide.grad is not None
+        torch.testing.assert_close(found.double(), wide.grad.flatten(2), rtol=1e-4, atol=1e-5)
+
+    def test_a_step_is_a_function_of_its_seed_also_where_activations_are_made_anew(self) -> None:
+        model = GPT(ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=40, vocab_size=30, dropout=0.2))
+        use_kernels(model)
+        ids_BT, targets_BT = torch.randint(30, (2, 3, 40))
+        found: list[list[Tensor]] = []
+        for seed, checkpointed in ((1, False), (1, False), (1, True), (2, False)):
+            model.checkpoint_activations = checkpointed
+            model.zero_grad()
+            torch.manual_seed(seed)
+            found.append([each.clone() for each in gradients_of(model, ids_BT, targets_BT, None)])
+        assert all(torch.equal(*pair) for others in found[1:3] for pair in zip(found[0], others, strict=True))
+        assert not torch.equal(found[0][0], found[3][0])
+        model.eval()
+        assert torch.equal(model(ids_BT), model(ids_BT))
+
+
+def test_a_copy_of_a_model_has_its_kernels_too() -> None:
+    model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
+    use_kernels(model)
+    copied = copy.deepcopy(model)
+    assert copied.final_norm.kernels is model.final_norm.kernels is open_kernels()
+    assert copied.logits_to_gradient == model.logits_to_gradient
+
+
+@pytest.mark.parametrize("unfit", [torch.nan, torch.inf])
+def test_what_is_no_number_stays_none(unfit: float) -> None:
+    model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
+    use_kernels(model)
+    for parameter in model.parameters():
+        before = parameter.flatten()[0].item()
+        with torch.no_grad():
+            parameter.view(-1)[0] = unfit
+        loss = model.loss(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long))
+        loss.backward()
+        gradients = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+        assert not (loss.isfinite() and gradients.isfinite().all())
+        model.zero_grad()
+        with torch.no_grad():
+            parameter.view(-1)[0] = before
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("first * cosine - second * sine", "first * cosine + second * sine"),
+        ("turn(a, gradient, position, -1)", "turn(a, gradient, position, 1)"),
+        ("if (norm) y *= get(norm, i, a->D, a->kind);", ""),
+        ("moved *= get(norm, i, D, kind);", ""),
+        ("put(norm_gradient, i, D, FP32, get(norm_gradient, i, D, FP32) + moved * normed);", ""),
+        ("(get(gradient, i, D, FP32) - normed * mean) * factor", "get(gradient, i, D, FP32) * factor"),
+        ("for (int64_t k = query + 1; k < keys; k++) scores[k] = -INFINITY;", ""),
+        ("if (documents[k] != documents[query]) scores[k] = -INFINITY;", ";"),
+        ("first + i, 1 / sqrtf(a->D));\n    }\n    multiply", "first + i, 1);\n    }\n    multiply"),
+        ("most + logf(sum)", "logf(sum)"),
+        ("weight * (load(moved + k, FP32) - mean)", "weight * load(moved + k, FP32)"),
+        ("room->mixed, D, keys, D, QUERIES, MORE", "room->mixed, D, keys, D, QUERIES, NEW"),
+        ("sum == MORE ? load(to + r * to_row + v * LANES, FP32) : (Lanes){}", "(Lanes){}"),
+        ("h < (g + 1) * share", "h < g * share + 1"),
+        ("(gradient - get(from, i, width, kind) * factor * mean) * factor", "gradient * factor"),
+        ("get(shares, i, width, FP32) + share", "share"),
+        ("sigmoid * (1 + x * (1 - sigmoid))", "sigmoid"),
+        ("put(up_gradients, i, count, kind, moved * x * sigmoid)", "put(up_gradients, i, count, kind, moved * x)"),
+        ("raised * factor - is_target", "raised * factor"),
+        ("return less + logf(all) - own;", "return logf(all) - own;"),
+        ("if (targets[r] < 0)", "if (targets[r] < -1)"),
+        ("(rounded & ~is_nan)", "(rounded & ~is_nan & 0xff80)"),
+    ],
+)
+def test_kernels_that_compute_something_else_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
+) -> None:
+    monkeypatch.setenv("MYPT_CACHE", str(tmp_path / "cache"))
+    changed = tmp_path / "changed"
+    shutil.copytree(CODE.folder, changed)
+    shutil.copy(SHARED / "numbers.h", changed)
+    (holder,) = (path for path in changed.glob("*.[ch]") if right in path.read_text())
+    holder.write_text(holder.read_text().replace(right, wrong))
+    with pytest.raises(UnavailableError, match="do not agree"):
+        open_library(replace(CODE, folder=changed))
+    assert [path.name.split("-")[0] for path in (tmp_path / "cache" / "native").iterdir()] == ["refused"]

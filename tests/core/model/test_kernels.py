@@ -237,6 +237,10 @@ def test_what_is_no_number_stays_none(unfit: float) -> None:
         ("raised * factor - is_target", "raised * factor"),
         ("return less + logf(all) - own;", "return logf(all) - own;"),
         ("if (targets[r] < 0)", "if (targets[r] < -1)"),
+        ("return a + share * (b - a)", "return a"),
+        ("float even = sqrtf(before) /", "float even = 1 /"),
+        ("known + m->row_share * (square - known)", "square"),
+        ("* m->shrink", ""),
         ("(rounded & ~is_nan)", "(rounded & ~is_nan & 0xff80)"),
     ],
 )

@@ -1,5 +1,6 @@
 """Muon against the formulas written out, and the laws that it shares with AdamW."""
 
+import shutil
 from collections.abc import Iterable
 
 import pytest
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.model.gpt import GPT
+from mypt.core.native.library import targets
 from mypt.core.train import muon
 from mypt.core.train.adamw import AdamW, Group
 from mypt.core.train.muon import Muon
+from mypt.core.train.muon_kernels import KernelMuon
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.orthogonal import orthogonalized
 from mypt.core.train.run import train
@@ -19,6 +22,7 @@ from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig, TrainingConfig
 
 FAMILIES = ["gpt2", "mypt-v1", "modern"]
+NEEDS_KERNELS = pytest.mark.skipif(not (targets() and shutil.which("gcc")), reason="no C compiler for this processor")
 CONFIG = TrainingConfig(optimizer="muon", learning_rate=0.03, weight_decay=0.2)
 
 
@@ -168,11 +172,38 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest(family: str) -
         assert (group_of[parameter].peak_lr == 0.03) == is_matrix, name
 
 
+@NEEDS_KERNELS
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-4), ("bf16", 0.02)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_by_kernels_the_updates_are_the_same_and_their_bits_do_not_depend_on_threads(
+    family: str, precision: str, allowed: float
+) -> None:
+    found: list[list[Tensor]] = []
+    before = torch.get_num_threads()
+    for kernels, threads in ((False, 1), (True, 1), (True, 3)):
+        model = model_of(family)
+        optimizer = build_optimizer(model, CONFIG, precision, kernels=kernels)
+        assert isinstance(optimizer, KernelMuon) == kernels
+        for seed in range(3):
+            with_gradients(model, seed)
+            torch.set_num_threads(threads)
+            optimizer.step()
+            torch.set_num_threads(before)
+        kept = [part for state in optimizer.state.values() for part in state.values()]
+        found.append([*(each.detach() for each in model.parameters()), *kept])
+    written, one, other = found
+    for theirs, ours in zip(written, one, strict=True):
+        assert (ours - theirs).norm() <= allowed * theirs.norm()
+    if precision == "fp32":  # products in bf16 are torch's own
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=NEEDS_KERNELS)])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("gradient", ["nan", "sound"])
-def test_where_found_inf_is_1_no_bit_changes(family: str, gradient: str) -> None:
+def test_where_found_inf_is_1_no_bit_changes(family: str, gradient: str, *, kernels: bool) -> None:
     model = model_of(family)
-    optimizer = build_optimizer(model, CONFIG)
+    optimizer = build_optimizer(model, CONFIG, kernels=kernels)
     with_gradients(model, 0)
     optimizer.step()
     before = bits(model, optimizer)

@@ -105,7 +105,7 @@ class Muon:
         first = matrices[0].of(matrices[0].parameter)
         stack_KRC = first.new_empty(len(matrices), *first.shape, dtype=self._product_dtype or first.dtype)
         for place_RC, matrix in zip(stack_KRC, matrices, strict=True):
-            gradient, momentum = _gradient(matrix), self._kept(matrix, "momentum")
+            gradient, momentum = gradient_of(matrix), self._kept(matrix, "momentum")
             # Nesterov: the momentum as it will be, and this gradient once more.
             place_RC.copy_(gradient.lerp(momentum, MOMENTUM**2))
         directions_KRC = orthogonalized(stack_KRC)
@@ -120,7 +120,7 @@ class Muon:
     def _move(self, matrix: Matrix, direction_RC: Tensor, row_scales_R1: Tensor, row_squares_R1: Tensor) -> None:
         """Change one matrix and its moments. What is new is made in the memory of the gradient, which is done with."""
         lr, weight_decay = self._matrices.lr, self._matrices.weight_decay
-        weight, new = matrix.of(matrix.parameter), _gradient(matrix)
+        weight, new = matrix.of(matrix.parameter), gradient_of(matrix)
         momentum = self._kept(matrix, "momentum")
         self._put(new.lerp_(momentum, MOMENTUM), into=momentum)
         self._put(row_squares_R1, into=self._kept(matrix, "row_squares"))
@@ -143,7 +143,8 @@ def _plus(new: Tensor, weight: Tensor, share: float | Tensor) -> Tensor:
     return new.addcmul_(weight, share) if isinstance(share, Tensor) else new.add_(weight, alpha=share)
 
 
-def _gradient(matrix: Matrix) -> Tensor:
+def gradient_of(matrix: Matrix) -> Tensor:
+    """What the loss left for a matrix."""
     gradient = matrix.parameter.grad
     assert gradient is not None, "every matrix took part in the loss"
     return matrix.of(gradient)

@@ -41,7 +41,7 @@ class Update:
         self.scale: LossScale | None = None
         if device.precision == "fp16":
             self.scale = LossScale(loss_scale or LossScaleState(), device.torch)
-        self.optimizer = build_optimizer(model, config, device.precision)
+        self.optimizer = build_optimizer(model, config, device.precision, kernels=device.kernels)
         self.sequences_at_once = config.sequences_at_once
         self._recorded: Recorded | None = None
         # What is passed again with checkpoints reads the state of random numbers, which no recording can.

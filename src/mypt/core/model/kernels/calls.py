@@ -1,10 +1,11 @@
 """The functions of the C files here, given tensors: what they take, checked, and the memory for what they give.
 
 Letters: B batch, T positions, H heads of queries, G heads of keys and values, D head width, N rows, R rows at once,
-C width, V vocabulary.
+C width, V vocabulary, K matrices.
 """
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import CDLL, POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,15 @@ class _Attention(Structure):
         ("seed", c_uint64),
         ("dropout", c_float),
         ("eps", c_float),
+        ("threads", c_int32),
+    )
+
+
+class _Matrix(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("weights", "momentum", "row_squares", "gradients", "directions")),
+        *((name, c_int64) for name in ("rows", "columns", "kind")),
+        *((name, c_float) for name in ("rate", "shrink", "momentum_share", "row_share")),
         ("threads", c_int32),
     )
 
@@ -61,6 +71,8 @@ class Calls:
             "mypt_gate": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_gate_back": (_P, _P, _P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
+            "mypt_muon_mix": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
+            "mypt_muon_move": (POINTER(_Matrix), _P),
         }
         for name, types in arguments.items():
             function = getattr(self.library, name)
@@ -122,6 +134,29 @@ class Calls:
         given = map(_at, (logits_RV, targets_R, losses))
         self.library.mypt_loss(*given, 1 / float(divisor), *logits_RV.shape, *_how(logits_RV))
         return losses
+
+    def muon_mix(self, gradients: Sequence[Tensor], momenta: Sequence[Tensor], stack_KRC: Tensor, share: float) -> None:
+        """Fill a stack with what lies a share of the way from each gradient to its momentum."""
+        pointers = c_void_p * len(gradients)
+        given = pointers(*map(_at, gradients)), pointers(*map(_at, momenta)), _at(stack_KRC)
+        self.library.mypt_muon_mix(*given, share, len(gradients), gradients[0].numel(), *_how(stack_KRC))
+
+    def muon_move(
+        self,
+        weights_RC: Tensor,
+        gradients_RC: Tensor,
+        momentum_RC: Tensor,
+        row_squares_R1: Tensor,
+        directions_RC: Tensor,
+        **shares: float,
+    ) -> None:
+        """Move a matrix and its moments: by `rate`, less what it `shrink`s to, with `momentum_share`, `row_share`."""
+        own = _Matrix(rows=len(weights_RC), columns=weights_RC.shape[1], **shares)
+        own.threads, own.kind = _how(directions_RC)
+        own.weights, own.gradients, own.momentum = map(_at, (weights_RC, gradients_RC, momentum_RC))
+        own.row_squares, own.directions = _at(row_squares_R1), _at(directions_RC)
+        scales = torch.empty(2 * own.rows, dtype=torch.float32)
+        self.library.mypt_muon_move(ctypes.byref(own), _at(scales))
 
     def _room(self, own: _Attention) -> Tensor:
         return torch.empty(own.threads * self.library.mypt_attention_room(own.T, own.D), dtype=torch.float32)

@@ -60,9 +60,11 @@ def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None
 
 def _require_agreement(library: CDLL) -> None:
     """Compare loss and gradients of little models of every family with those of torch in fp32."""
-    kernels = Kernels(Calls(library))
+    calls = Calls(library)
+    kernels = Kernels(calls)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
+        _require_agreement_of_muon(calls)
         for family in FAMILIES:
             model = _example(family)
             for dtype, allowed in _AGREES_WITHIN.items():
@@ -72,6 +74,23 @@ def _require_agreement(library: CDLL) -> None:
                 found = _loss_and_gradients(narrow)
                 if not all((a - b).norm() <= allowed * a.norm() for a, b in zip(expected, found, strict=True)):
                     raise UnavailableError(f"kernels do not agree with the model ({family}, {dtype})")
+
+
+def _require_agreement_of_muon(calls: Calls) -> None:
+    """Compare one move of a matrix with the same, written out."""
+    weights, gradients, momentum, directions, mixed = torch.randn(5, 11, 37, dtype=torch.float32)
+    row_squares = torch.rand(11, 1, dtype=torch.float32)
+    squares = directions.square().mean(1, keepdim=True)
+    running = row_squares.lerp(squares, 0.1)
+    even = directions * running.rsqrt()
+    even *= directions.norm() / even.norm()
+    expected = [gradients.lerp(momentum, 0.7), weights * 0.8 - 0.3 * even, gradients.lerp(momentum, 0.9), running]
+    calls.muon_mix([gradients], [momentum], mixed[None], 0.7)
+    shares = {"rate": 0.3, "shrink": 0.8, "momentum_share": 0.9, "row_share": 0.1}
+    calls.muon_move(weights, gradients, momentum, row_squares, directions, **shares)
+    for theirs, ours in zip(expected, (mixed, weights, momentum, row_squares), strict=True):
+        if not (ours - theirs).norm() <= _AGREES_WITHIN[torch.float32] * theirs.norm():
+            raise UnavailableError("kernels do not agree with Muon")
 
 
 def _example(family: FamilyName) -> GPT:
@@ -98,6 +117,6 @@ def _loss_and_gradients(model: GPT) -> list[Tensor]:
 CODE = Code(
     name="kernels",
     folder=Path(__file__).parent,
-    functions=("mypt_attend_back", "mypt_norm_back", "mypt_gate_back", "mypt_loss"),
+    functions=("mypt_attend_back", "mypt_norm_back", "mypt_gate_back", "mypt_loss", "mypt_muon_move"),
     require_agreement=_require_agreement,
 )

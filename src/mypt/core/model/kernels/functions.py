@@ -22,7 +22,7 @@ class Kernels:
 
     def __init__(self, calls: Calls) -> None:
         """Use a library."""
-        self._calls = calls
+        self.calls = calls
 
     def __deepcopy__(self, _memo: object) -> "Kernels":
         """Nothing in it changes."""
@@ -48,19 +48,19 @@ class Kernels:
             # From torch's generator, as torch's own dropout: a function of the step.
             seed=int(torch.randint(_SEEDS, ())) if dropout else 0,
         )
-        return _Attend.apply(self._calls, inputs_BTW, query_norm, key_norm, heads)
+        return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
 
     def norm(self, x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:
         """RMSNorm."""
-        return _Norm.apply(self._calls, x_BTC, weight_C, eps)
+        return _Norm.apply(self.calls, x_BTC, weight_C, eps)
 
     def gate(self, gate_BTI: Tensor, up_BTI: Tensor) -> Tensor:
         """SwiGLU's gate."""
-        return _Gate.apply(self._calls, gate_BTI, up_BTI)
+        return _Gate.apply(self.calls, gate_BTI, up_BTI)
 
     def logits_to_gradient(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
         """As the function of this name in loss.py."""
-        return self._calls.loss(logits_RV, targets_R, divisor)
+        return self.calls.loss(logits_RV, targets_R, divisor)
 
 
 class _Attend(torch.autograd.Function):

@@ -6,31 +6,40 @@
 #include "heads.h"
 
 #define QUERIES 32 /* at a time */
+_Static_assert(MULTIPLE % QUERIES == 0, "the last ones end where filled up rows do");
 
 typedef struct {
-    float *keys, *turned_keys, *values, *turned_values, *key_gradients, *value_gradients; /* (T, D) or (D, T) */
-    float *queries, *query_gradients, *mixed;                                            /* (QUERIES, D) */
-    float *scores, *score_gradients;                                                     /* (QUERIES, T) */
-    int64_t T, D;                                                                        /* filled up */
+    float *keys, *values, *key_gradients, *value_gradients; /* (T, D) */
+    float *turned_keys, *turned_values;                    /* (D, S) */
+    float *queries, *query_gradients, *mixed;              /* (QUERIES, D) */
+    float *scores, *score_gradients;                       /* (QUERIES, S) */
+    int64_t T, D;                                          /* filled up */
+    int64_t S;                                             /* T and some more, for powers of two share few cache lines */
 } Room;
+
+INLINE int64_t spread(int64_t positions) { return filled_up(positions) + LANES; }
 
 /* How many numbers of room a thread needs. */
 int64_t mypt_attention_room(int64_t positions, int64_t head_width) {
-    int64_t T = filled_up(positions), D = filled_up(head_width);
-    return 6 * T * D + QUERIES * (3 * D + 2 * T);
+    int64_t D = filled_up(head_width);
+    return 4 * filled_up(positions) * D + 2 * (D + QUERIES) * spread(positions) + 3 * QUERIES * D;
+}
+
+static float *take(float **memory, int64_t count) {
+    float *taken = *memory;
+    *memory += count;
+    return taken;
 }
 
 static Room room_in(float *memory, const Attention *a) {
-    Room room = {.T = filled_up(a->T), .D = filled_up(a->D)};
+    Room room = {.T = filled_up(a->T), .D = filled_up(a->D), .S = spread(a->T)};
     memory += omp_get_thread_num() * mypt_attention_room(a->T, a->D);
-    float **of_head[] = {&room.keys,          &room.turned_keys,   &room.values,
-                         &room.turned_values, &room.key_gradients, &room.value_gradients};
+    float **of_head[] = {&room.keys, &room.values, &room.key_gradients, &room.value_gradients};
     float **of_queries[] = {&room.queries, &room.query_gradients, &room.mixed};
-    EACH(i, 6) *of_head[i] = memory + i * room.T * room.D;
-    memory += 6 * room.T * room.D;
-    EACH(i, 3) *of_queries[i] = memory + i * QUERIES * room.D;
-    memory += 3 * QUERIES * room.D;
-    room.scores = memory, room.score_gradients = memory + QUERIES * room.T;
+    EACH(i, 4) *of_head[i] = take(&memory, room.T * room.D);
+    EACH(i, 3) *of_queries[i] = take(&memory, QUERIES * room.D);
+    room.turned_keys = take(&memory, room.D * room.S), room.turned_values = take(&memory, room.D * room.S);
+    room.scores = take(&memory, QUERIES * room.S), room.score_gradients = take(&memory, QUERIES * room.S);
     return room;
 }
 
@@ -45,17 +54,17 @@ static void read_keys(const Attention *a, const Room *room, int64_t b, int64_t g
         const void *value = at(a->inputs, vector(a, b, t, a->H + a->G + g), a->kind);
         EACH_VECTOR(i, a->D) put(room->values + t * D, i, a->D, FP32, get(value, i, a->D, a->kind));
     }
-    turn_over(room->turned_keys, room->keys, T, D);
+    turn_over(room->turned_keys, room->S, room->keys, T, D);
 }
 
 /* Some queries, and their scores with all keys up to the last of them. */
 static void read_queries(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, int64_t count) {
-    int64_t T = room->T, D = room->D;
+    int64_t S = room->S, D = room->D;
     clear(room->queries, QUERIES * D);
     EACH(i, count) {
         prepare(a, room->queries + i * D, vector(a, b, first + i, h), a->query_norm, first + i, 1 / sqrtf(a->D));
     }
-    multiply(room->scores, T, (Matrix){room->queries, D, 1}, room->turned_keys, T, QUERIES, first + QUERIES, a->D, NEW);
+    multiply(room->scores, S, (Matrix){room->queries, D, 1}, room->turned_keys, S, QUERIES, first + QUERIES, a->D, NEW);
 }
 
 /* What a query must not see: later keys, and those of other documents. */
@@ -109,11 +118,11 @@ INLINE Lanes kept(Chance chance, int64_t key) {
 }
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
-    int64_t T = room->T, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
     float shares[QUERIES];
     read_queries(a, room, b, h, first, count);
     EACH(i, count) {
-        float *scores = room->scores + i * T;
+        float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
         float most = largest_of(scores, keys), sum = raise(scores, keys, most);
         shares[i] = 1 / sum;
@@ -122,7 +131,7 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
         Chance chance = chance_of(a, b, h, first + i);
         EACH_VECTOR(k, keys) store(scores + k, load(scores + k, FP32) * kept(chance, k));
     }
-    multiply(room->mixed, D, (Matrix){room->scores, T, 1}, room->values, D, QUERIES, D, keys, NEW);
+    multiply(room->mixed, D, (Matrix){room->scores, S, 1}, room->values, D, QUERIES, D, keys, NEW);
     EACH(i, count) {
         void *to = place(outputs, ((b * a->T + first + i) * a->H + h) * a->D, a->kind);
         EACH_VECTOR(j, a->D) put(to, j, a->D, a->kind, load(room->mixed + i * D + j, FP32) * shares[i]);
@@ -160,22 +169,22 @@ static void weigh_back(const Attention *a, float *weights, float *moved, Chance 
 
 static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first,
                      const void *output_gradients, const float *sums, void *gradients, float *norm_gradient) {
-    int64_t T = room->T, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
     read_queries(a, room, b, h, first, count);
     clear(room->mixed, QUERIES * D);
     EACH(i, count) {
-        float *scores = room->scores + i * T;
+        float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
         raise(scores, keys, sums[(b * a->H + h) * a->T + first + i]);
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, a->kind);
         EACH_VECTOR(j, a->D) put(room->mixed + i * D, j, a->D, FP32, get(from, j, a->D, a->kind));
     }
-    clear(room->scores + count * T, (QUERIES - count) * T);
-    Matrix weights = {room->scores, 1, T}, moved = {room->score_gradients, T, 1}, moved_over = {moved.numbers, 1, T};
-    multiply(room->score_gradients, T, (Matrix){room->mixed, D, 1}, room->turned_values, T, QUERIES, keys, a->D, NEW);
+    clear(room->scores + count * S, (QUERIES - count) * S);
+    Matrix weights = {room->scores, 1, S}, moved = {room->score_gradients, S, 1}, moved_over = {moved.numbers, 1, S};
+    multiply(room->score_gradients, S, (Matrix){room->mixed, D, 1}, room->turned_values, S, QUERIES, keys, a->D, NEW);
     EACH(i, QUERIES) {
         Chance chance = chance_of(a, b, h, first + i);
-        weigh_back(a, room->scores + i * T, room->score_gradients + i * T, chance, keys);
+        weigh_back(a, room->scores + i * S, room->score_gradients + i * S, chance, keys);
     }
     multiply(room->value_gradients, D, weights, room->mixed, D, keys, D, QUERIES, MORE);
     multiply(room->query_gradients, D, moved, room->keys, D, QUERIES, D, keys, NEW);
@@ -197,7 +206,7 @@ void mypt_attend_back(const Attention *a, const void *output_gradients, const fl
         float *of_queries = norm_gradients + bg * 2 * a->D, *of_keys = of_queries + a->D;
         clear(of_queries, 2 * a->D);
         read_keys(a, &room, b, g);
-        turn_over(room.turned_values, room.values, room.T, room.D);
+        turn_over(room.turned_values, room.S, room.values, room.T, room.D);
         clear(room.key_gradients, room.T * room.D);
         clear(room.value_gradients, room.T * room.D);
         for (int64_t h = g * share; h < (g + 1) * share; h++)

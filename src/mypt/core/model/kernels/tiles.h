@@ -42,7 +42,8 @@ static void multiply(float *to, int64_t to_row, Matrix a, const float *b, int64_
         }
 }
 
-static void turn_over(float *to, const float *from, int64_t rows, int64_t columns) {
+/* (rows, columns) -> (columns, rows), whose rows are `to_row` apart */
+static void turn_over(float *to, int64_t to_row, const float *from, int64_t rows, int64_t columns) {
     for (int64_t r = 0; r < rows; r += LANES)
-        EACH(c, columns) EACH(i, LANES) to[c * rows + r + i] = from[(r + i) * columns + c];
+        EACH(c, columns) EACH(i, LANES) to[c * to_row + r + i] = from[(r + i) * columns + c];
 }

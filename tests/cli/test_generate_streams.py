@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,3 +57,23 @@ def test_a_terminal_is_sent_control_characters_only_where_that_is_wanted(
     assert acting & set(shown["text"]) == (acting if raw else set())
     assert (b"\x1b[7mThe" in shown["prompt"]) == raw
     assert (rb"\x1b[7mThe" in shown["prompt"]) != raw
+
+
+def test_ctrl_c_ends_the_line_too(
+    tiny_run: RunConfig, directory: ModelDirectory, forks: "Forks", tmp_path: Path
+) -> None:
+    list(train(tiny_run, directory))
+    text, prose = tmp_path / "text", tmp_path / "prose"
+    for path in (text, prose):
+        path.touch()
+    command = ("generate", "model", "-n", "1000000", "--stop", "never", "--prompt", "The")
+    process = forks.start(*command, cwd=tmp_path, streams=(text, prose))
+    deadline_s = time.monotonic() + 60
+    while text.stat().st_size < 100:
+        assert forks.wait(process, 0) is None, prose.read_text()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    os.kill(process, signal.SIGINT)
+    assert forks.wait(process) == 128 + signal.SIGINT
+    assert text.read_bytes().endswith(b"\n")
+    assert "Traceback" not in prose.read_text()

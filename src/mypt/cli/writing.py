@@ -27,29 +27,39 @@ class Look:
 
 def draw_generation(events: Iterator[Event], config: SamplingConfig, look: Look, device: str, *, load_s: float) -> None:
     """Stream text to stdout as it is made; say the rest on stderr."""
-    prose, done, began_s = prose_console(), list[Generated](), time.monotonic()
-    is_prose = not (look.as_json or look.quiet)
-    for event in events:
-        match event:
-            case Warned():
-                prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
-            case Generated() if look.as_json:
-                write(as_json_line(event, load_s))
-            case SampleStarted() if is_prose:
-                if config.num_samples > 1:
-                    prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
-                # A question is not part of its answer; a beginning is part of its continuation.
-                write(event.prompt if config.mode == "basic" else "", raw=look.raw)
-            case Token() if not look.as_json:
-                write(event.text, raw=look.raw)
-            case Generated():
-                write("\n")
-            case _:
-                pass
-        if isinstance(event, Generated):
-            done.append(event)
+    done, began_s = list[Generated](), time.monotonic()
+    is_in_line = False
+    try:
+        for event in events:
+            is_in_line = isinstance(event, SampleStarted | Token) and not look.as_json
+            _draw(event, config, look, load_s)
+            if isinstance(event, Generated):
+                done.append(event)
+    except KeyboardInterrupt:
+        write("\n" if is_in_line else "")  # the shell's own line begins after the text
+        raise
     if not look.quiet:
         _show_speed(done, device, load_s, time.monotonic() - began_s)
+
+
+def _draw(event: Event, config: SamplingConfig, look: Look, load_s: float) -> None:
+    prose, is_prose = prose_console(), not (look.as_json or look.quiet)
+    match event:
+        case Warned():
+            prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
+        case Generated() if look.as_json:
+            write(as_json_line(event, load_s))
+        case SampleStarted() if is_prose:
+            if config.num_samples > 1:
+                prose.print(f"── sample {event.sample + 1} of {config.num_samples}", style="dim")
+            # A question is not part of its answer; a beginning is part of its continuation.
+            write(event.prompt if config.mode == "basic" else "", raw=look.raw)
+        case Token() if not look.as_json:
+            write(event.text, raw=look.raw)
+        case Generated():
+            write("\n")
+        case _:
+            pass
 
 
 def say_what_it_is(name: str, more: str = "") -> None:

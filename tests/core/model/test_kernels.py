@@ -4,7 +4,7 @@ import copy
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
     torch.manual_seed(3)
     model = stirred(GPT(config), 0.2)
     ids_BT, targets_BT = torch.randint(config.vocab_size, (2, 3, length))
-    targets_BT[torch.rand(3, length) < 0.2] = -1
+    targets_BT[torch.rand(3, length) < 0.2] = -100
     documents_BT = torch.randint(3, (3, length)).sort(1)[0] if in_documents else None
     expected = gradients_of(copy.deepcopy(model).double(), ids_BT, targets_BT, documents_BT)
     _place(model, Kernels(Calls(library_for(CODE, target))))
@@ -102,16 +102,25 @@ def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(family: FamilyName) -> 
     assert 0 < distance(by_kernels) < 1.2 * distance(by_torch)
 
 
+@contextmanager
+def unset_memory_full_of_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)  # noqa: FBT003 - torch's own; it fills what nobody has set
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)  # noqa: FBT003 - torch's own
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+def test_the_bits_do_not_depend_on_the_number_of_threads_nor_on_what_was_in_memory(dtype: torch.dtype) -> None:
     calls, found = Calls(open_library(CODE)), list[list[Tensor]]()
     torch.manual_seed(1)
     inputs_BTW, gradient_BTC = torch.randn(3, 70, 8 * 18).to(dtype), torch.randn(3, 70, 4 * 18).to(dtype)
     x_NC, weight_C = torch.randn(300, 37).to(dtype), torch.randn(37).to(dtype)
     logits_RV, targets_R = torch.randn(50, 131).to(dtype), torch.randint(-1, 131, (50,))
     heads = Heads(4, 2, torch.randn(18).to(dtype), torch.randn(18).to(dtype), 1e-6, dropout=0.3, seed=7)
-    for count in (1, 2, 5):
-        with threads(count):
+    for count, memory in ((1, nullcontext()), (2, nullcontext()), (5, nullcontext()), (2, unset_memory_full_of_nan())):
+        with threads(count), memory:
             mixed, sums = calls.attend(inputs_BTW, heads)
             normed, factors = calls.norm(x_NC, weight_C, 1e-6)
             own = logits_RV.clone()
@@ -186,6 +195,37 @@ class TestDropout:
         assert not torch.equal(found[0][0], found[3][0])
         model.eval()
         assert torch.equal(model(ids_BT), model(ids_BT))
+
+
+def test_numbers_are_rounded_to_bf16_as_torch_rounds() -> None:
+    """Also those that lie between two numbers: then to the even one."""
+    between = [1 + 2**-8, 1 + 2**-7 + 2**-8, -1 - 2**-8, -1 - 3 * 2**-8, 3.0, 1e15, 2**-130, 3.4e38, math.nan]
+    numbers = torch.tensor(between * 3)
+    stack = torch.empty(1, 1, len(numbers), dtype=torch.bfloat16)
+    Calls(open_library(CODE)).muon_mix([numbers], [torch.zeros_like(numbers)], stack, 0.0)
+    torch.testing.assert_close(stack[0, 0, :8], numbers[:8].bfloat16(), rtol=0, atol=0)
+    assert stack[0, 0, 8::9].isnan().all()
+
+
+def test_rows_of_next_to_nothing_are_not_blown_up() -> None:
+    x_NC, weight_C = torch.randn(5, 37) * 1e-4, torch.rand(37)
+    normed, _ = Calls(open_library(CODE)).norm(x_NC, weight_C, 1e-6)
+    torch.testing.assert_close(normed, torch.nn.functional.rms_norm(x_NC, (37,), weight_C, 1e-6))
+
+
+def test_a_gradient_that_lies_elsewhere_in_memory_counts_too() -> None:
+    """One number for all, as a sum gives; or turned over."""
+    model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
+    ids_BT, found = torch.randint(9, (3, 8)), list[list[Tensor]]()
+    for _ in range(2):
+        for weigh in (lambda x: x.sum(), lambda x: (x.mT @ torch.ones(8, 1)).sum()):
+            model.zero_grad()
+            weigh(model.hidden(ids_BT)).backward()
+            found.append([each.grad.clone() for each in model.parameters() if each.grad is not None])
+        use_kernels(model)
+    for theirs, ours in zip(found[:2], found[2:], strict=True):
+        for pair in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-4)
 
 
 def test_a_copy_of_a_model_has_its_kernels_too() -> None:

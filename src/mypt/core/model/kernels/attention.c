@@ -179,7 +179,6 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, a->kind);
         EACH_VECTOR(j, a->D) put(room->mixed + i * D, j, a->D, FP32, get(from, j, a->D, a->kind));
     }
-    clear(room->scores + count * S, (QUERIES - count) * S);
     Matrix weights = {room->scores, 1, S}, moved = {room->score_gradients, S, 1}, moved_over = {moved.numbers, 1, S};
     multiply(room->score_gradients, S, (Matrix){room->mixed, D, 1}, room->turned_values, S, QUERIES, keys, a->D, NEW);
     EACH(i, QUERIES) {

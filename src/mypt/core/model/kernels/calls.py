@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
-_ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 64
+"""Whose gradients of a norm's weights are one sum."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -110,7 +111,7 @@ class Calls:
     ) -> tuple[Tensor, Tensor]:
         """Gradients of the rows and of the weights, these in fp32."""
         gradients = torch.empty_like(x_NC)
-        shares = x_NC.new_empty(-(-len(x_NC) // _ROWS_AT_ONCE), x_NC.shape[1], dtype=torch.float32)
+        shares = x_NC.new_empty(-(-len(x_NC) // ROWS_AT_ONCE), x_NC.shape[1], dtype=torch.float32)
         given = (gradient_NC.contiguous(), x_NC, weight_C, factors_N, gradients, shares)
         self.library.mypt_norm_back(*map(_at, given), *x_NC.shape, *_how(x_NC))
         return gradients, shares.sum(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mypt.core.model.attention import Documents
 from mypt.core.model.gpt import GPT
-from mypt.core.model.kernels.calls import Calls
+from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
 from mypt.core.model.layers import Block, RmsNorm, SwiGlu
 from mypt.core.native.library import Code, UnavailableError, open_library
@@ -119,4 +119,5 @@ CODE = Code(
     folder=Path(__file__).parent,
     functions=("mypt_attend_back", "mypt_norm_back", "mypt_gate_back", "mypt_loss", "mypt_muon_move"),
     require_agreement=_require_agreement,
+    sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}",),
 )

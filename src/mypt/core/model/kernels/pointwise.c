@@ -1,7 +1,7 @@
 /* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), and their gradients. */
 #include "vectors.h"
 
-#define ROWS_AT_ONCE 64 /* whose shares of a weight's gradient are one sum: its order does not depend on threads */
+/* The shares of ROWS_AT_ONCE rows in a weight's gradient are one sum, so that its order does not depend on threads. */
 #define NUMBERS_AT_ONCE 4096
 
 /* outputs (rows, width), and what each row was multiplied by */

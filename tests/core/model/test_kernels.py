@@ -218,9 +218,10 @@ def test_a_gradient_that_lies_elsewhere_in_memory_counts_too() -> None:
     model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
     ids_BT, found = torch.randint(9, (3, 8)), list[list[Tensor]]()
     for _ in range(2):
-        for weigh in (lambda x: x.sum(), lambda x: (x.mT @ torch.ones(8, 1)).sum()):
+        for is_turned in (False, True):
             model.zero_grad()
-            weigh(model.hidden(ids_BT)).backward()
+            hidden_BTC = model.hidden(ids_BT)
+            (hidden_BTC.mT @ torch.ones(8, 1) if is_turned else hidden_BTC).sum().backward()
             found.append([each.grad.clone() for each in model.parameters() if each.grad is not None])
         use_kernels(model)
     for theirs, ours in zip(found[:2], found[2:], strict=True):

@@ -19,6 +19,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import Calls, Heads
 from mypt.core.model.kernels.code import CODE, _place, open_kernels, use_kernels
 from mypt.core.model.kernels.functions import Kernels
+from mypt.core.model.layers import Block
 from mypt.core.native.library import SHARED, UnavailableError, library_for, open_library, targets
 from mypt.records.model import FamilyName, ModelConfig
 from support import stirred
@@ -195,6 +196,31 @@ class TestDropout:
         assert not torch.equal(found[0][0], found[3][0])
         model.eval()
         assert torch.equal(model(ids_BT), model(ids_BT))
+
+    def test_each_layer_drops_others(self) -> None:
+        model, kernels = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=40, dropout=0.2)), open_kernels()
+        block = model.blocks[0]
+        assert isinstance(block, Block)
+        inputs_BTW = torch.randn(3, 40, 48)
+        one, other = (kernels.attend(block.attention, inputs_BTW, None, None) for _ in range(2))
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_evaluation_is_torchs(family: FamilyName) -> None:
+    model = GPT(ModelConfig(family=family, n_layer=2, n_head=2, n_embd=16, block_size=40, vocab_size=30)).eval()
+    ids_BT = torch.randint(30, (3, 40))
+    expected = model(ids_BT)
+    use_kernels(model)
+    assert torch.equal(model(ids_BT), expected)
+    assert not torch.equal(model.train()(ids_BT), expected)
+
+
+def test_a_target_that_no_logit_is_of_is_an_error() -> None:
+    model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
+    use_kernels(model)
+    with pytest.raises(IndexError, match="a target of 1000 and 9 logits"):
+        model.loss(torch.zeros(1, 8, dtype=torch.long), torch.full((1, 8), 1000))
 
 
 def test_numbers_are_rounded_to_bf16_as_torch_rounds() -> None:

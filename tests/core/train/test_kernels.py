@@ -11,9 +11,13 @@ from mypt.core.checkpoint.snapshot import Contents
 from mypt.core.checkpoint.state import MODEL_FILE, OPTIMIZER_FILE
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
+from mypt.core.device import Device, Precision
+from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels import code
+from mypt.core.model.layers import Block
 from mypt.core.native.library import open_library, targets
 from mypt.core.train.run import train
+from mypt.core.train.update import Update
 from mypt.errors import UsageError
 from mypt.events import Evaluated, Event, RunPlanned, StepDone, Warned
 from mypt.records.run import RunConfig
@@ -113,6 +117,8 @@ def test_without_a_compiler_torch_computes(
     events = list(train(changed(tiny_run, max_iters=4), directory))
     assert not has_kernels(events)
     assert "kernels yes before and no now" in warnings_of(events)
+    events = list(train(changed(tiny_run, max_iters=6, kernels="on"), directory))
+    assert "steps are not computed by kernels: there is no C compiler no-such-compiler" in warnings_of(events)
     events = list(train(changed(tiny_run, max_iters=2), ModelDirectory(tmp_path, "new")))
     assert (has_kernels(events), warnings_of(events)) == (False, "")
     with pytest.raises(UsageError, match="--kernels on: there is no C compiler no-such-compiler"):
@@ -125,6 +131,19 @@ def test_there_are_some_in_fp32_and_bf16(
 ) -> None:
     events = list(train(changed(tiny_run, precision=precision, max_iters=1), directory))
     assert has_kernels(events) == kernels
+
+
+def test_compiled_steps_have_none(tiny_run: RunConfig, directory: ModelDirectory) -> None:
+    with pytest.raises(UsageError, match="--kernels on: compiled steps have none"):
+        list(train(changed(tiny_run, kernels="on", compile="on"), directory))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_of_any_precision_are_computed_with_by_kernels(tiny_run: RunConfig, precision: Precision) -> None:
+    update = Update(GPT(tiny_run.model), tiny_run.training, Device("cpu", None, precision, kernels=True), None)
+    for block in update.working_model.blocks:
+        assert isinstance(block, Block)
+        assert block.attention.kernels is code.open_kernels()
 
 
 def test_the_plan_tells_of_kernels(mypt: Mypt, text_file: Path) -> None:

@@ -62,7 +62,7 @@ def device_of(config: RunConfig) -> Device:
     Raises:
         UsageError: for a device that this machine does not have.
     """
-    device = with_kernels(config, result_of(run_device(config, None)), None)
+    device = result_of(with_kernels(config, result_of(run_device(config, None)), None))
     return replace(device, compiled=config.training.compile == "on")
 
 

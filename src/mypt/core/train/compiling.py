@@ -51,6 +51,8 @@ def choose_compiled(
     wanted = is_to_compile(config, origin.own)
     if wanted is False or (wanted is None and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
+    if wanted is None and device.kernels and config.training.kernels == "on":
+        return device
     compiled = replace(device, compiled=True, kernels=False)
     try:
         if wanted is None:

@@ -3,6 +3,7 @@
 Kernels round otherwise than torch, so a run that goes on does as it did before.
 """
 
+from collections.abc import Generator
 from dataclasses import replace
 
 from mypt.core.checkpoint.snapshot import Snapshot
@@ -10,23 +11,29 @@ from mypt.core.device import Device
 from mypt.core.model.kernels.code import open_kernels
 from mypt.core.native.library import UnavailableError, require_compiler
 from mypt.errors import UsageError
+from mypt.events import Event, Warned
 from mypt.records.run import RunConfig
 
 
-def with_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Device:
+def with_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Generator[Event, None, Device]:
     """The device, with kernels where the run is to have some and they can be had; the first time they are compiled.
 
     Raises:
-        UsageError: where it is told to have some and cannot.
+        UsageError: where a new run is told to have some and cannot.
     """
+    training = config.training
+    if (training.kernels, training.compile) == ("on", "on"):
+        raise UsageError("--kernels on: compiled steps have none", hint="Leave --kernels or --compile out.")
     if not _are_wanted(config, own):
         return device
     try:
         _require(device)
         open_kernels()
     except UnavailableError as problem:
-        if config.training.kernels == "on" and own is None:
+        if training.kernels == "on" and own is None:
             raise UsageError(f"--kernels on: {problem}", hint="Leave --kernels out; it needs gcc.") from None
+        if training.kernels == "on":
+            yield Warned(f"steps are not computed by kernels: {problem}")
         return device
     return replace(device, kernels=True)
 

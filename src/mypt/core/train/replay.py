@@ -46,7 +46,7 @@ def replay(directory: ModelDirectory) -> Generator[Event]:
         origin = Origin(own=before)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
-            device = with_kernels(config, device, after)
+            device = yield from with_kernels(config, device, after)
             device = yield from choose_compiled(config, device, corpus, Origin(own=after), None)
             session = begin(config, corpus, origin, device)
         yield from other_surroundings(after.training.versions, session.versions())

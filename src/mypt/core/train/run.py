@@ -76,7 +76,7 @@ def train(
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-            device = with_kernels(config, device, origin.own)
+            device = yield from with_kernels(config, device, origin.own)
             is_compiled = is_to_compile(config, origin.own) or False
             fitted = replace(device, compiled=is_compiled, kernels=device.kernels and not is_compiled)
             if fit_micro_batch:

@@ -1,4 +1,4 @@
-"""The functions of the C files here, given tensors: what they take, checked, and the memory for what they give.
+"""The functions of the C files here, given tensors of the types they know, and the memory for what they give.
 
 Letters: B batch, T positions, H heads of queries, G heads of keys and values, D head width, N rows, R rows at once,
 C width, V vocabulary, K matrices.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
+_MOST_DROPPED = 1 - 2.0**-24
 ROWS_AT_ONCE = 64
 """Whose gradients of a norm's weights are one sum."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
@@ -30,7 +31,7 @@ class _Attention(Structure):
     )
 
 
-class _Matrix(Structure):
+class _Move(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("weights", "momentum", "row_squares", "gradients", "directions")),
         *((name, c_int64) for name in ("rows", "columns", "kind")),
@@ -73,7 +74,7 @@ class Calls:
             "mypt_gate_back": (_P, _P, _P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_muon_mix": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
-            "mypt_muon_move": (POINTER(_Matrix), _P),
+            "mypt_muon_move": (POINTER(_Move), _P),
         }
         for name, types in arguments.items():
             function = getattr(self.library, name)
@@ -102,6 +103,7 @@ class Calls:
 
     def norm(self, x_NC: Tensor, weight_C: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """The normed rows, and what each was multiplied by before the weights, shape (N,)."""
+        assert (weight_C.shape, weight_C.dtype) == (x_NC.shape[1:], x_NC.dtype)
         normed, factors = torch.empty_like(x_NC), x_NC.new_empty(len(x_NC), dtype=torch.float32)
         self.library.mypt_norm(*map(_at, (x_NC, weight_C, normed, factors)), *x_NC.shape, eps, *_how(x_NC))
         return normed, factors
@@ -118,6 +120,7 @@ class Calls:
 
     def gate(self, gate: Tensor, up: Tensor) -> Tensor:
         """SiLU of one times the other; both of one shape."""
+        assert (gate.shape, gate.dtype) == (up.shape, up.dtype)
         gated = torch.empty_like(gate)
         self.library.mypt_gate(*map(_at, (gate, up, gated)), gate.numel(), *_how(gate))
         return gated
@@ -130,9 +133,15 @@ class Calls:
         return gradients
 
     def loss(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
-        """What `logits_to_gradient` does."""
+        """What `logits_to_gradient` does.
+
+        Raises:
+            IndexError: for a target that no logit is of.
+        """
+        if targets_R.max() >= logits_RV.shape[1]:
+            raise IndexError(f"a target of {targets_R.max()} and {logits_RV.shape[1]} logits")
         losses = logits_RV.new_empty(len(logits_RV), dtype=torch.float32)
-        given = map(_at, (logits_RV, targets_R, losses))
+        given = _at(logits_RV), _at(targets_R, torch.int64), _at(losses)
         self.library.mypt_loss(*given, 1 / float(divisor), *logits_RV.shape, *_how(logits_RV))
         return losses
 
@@ -152,7 +161,7 @@ class Calls:
         **shares: float,
     ) -> None:
         """Move a matrix and its moments: by `rate`, less what it `shrink`s to, with `momentum_share`, `row_share`."""
-        own = _Matrix(rows=len(weights_RC), columns=weights_RC.shape[1], **shares)
+        own = _Move(rows=len(weights_RC), columns=weights_RC.shape[1], **shares)
         own.threads, own.kind = _how(directions_RC)
         own.weights, own.gradients, own.momentum = map(_at, (weights_RC, gradients_RC, momentum_RC))
         own.row_squares, own.directions = _at(row_squares_R1), _at(directions_RC)
@@ -168,18 +177,20 @@ def _struct(inputs_BTW: Tensor, heads: Heads) -> _Attention:
     own = _Attention(B=B, T=T, H=heads.query_heads, G=heads.key_heads, eps=heads.eps)
     own.D = W // (own.H + 2 * own.G)
     own.threads, own.kind = _how(inputs_BTW)
-    own.seed, own.dropout = heads.seed, heads.dropout
-    own.inputs, own.documents = _at(inputs_BTW), _at(heads.documents_BT)
-    own.query_norm, own.key_norm = _at(heads.query_norm_D), _at(heads.key_norm_D)
-    own.cosines, own.sines = _at(heads.cos_T1P), _at(heads.sin_T1P)
+    own.seed, own.dropout = heads.seed, min(heads.dropout, _MOST_DROPPED)
+    own.inputs, own.documents = _at(inputs_BTW), _at(heads.documents_BT, torch.int64)
+    own.query_norm, own.key_norm = (_at(norm, inputs_BTW.dtype) for norm in (heads.query_norm_D, heads.key_norm_D))
+    own.cosines, own.sines = (_at(angles, torch.float32) for angles in (heads.cos_T1P, heads.sin_T1P))
     return own
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def _at(tensor: Tensor | None, dtype: torch.dtype | None = None) -> int | None:
+    """Where numbers are, which are of this type."""
     if tensor is None:
         return None
     assert tensor.is_contiguous(), "rows lie one after another"
     assert tensor.device.type == "cpu"
+    assert dtype in {None, tensor.dtype}, f"{tensor.dtype} is not {dtype}"
     return tensor.data_ptr()
 
 

@@ -2,20 +2,20 @@
 #include "vectors.h"
 
 #define TINY 1e-10f
+#define NUMBERS_AT_ONCE 4096
 
 INLINE Lanes between(Lanes a, Lanes b, float share) { return a + share * (b - a); }
 
 /* stack (count, numbers): each gradient, and `share` of the way to its momentum */
 void mypt_muon_mix(const float *const *gradients, const float *const *momenta, void *stack, float share, int64_t count,
                    int64_t numbers, int32_t threads, int64_t kind) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t m = 0; m < count; m++) {
-        void *to = place(stack, m * numbers, kind);
-        EACH_VECTOR(i, numbers) {
-            Lanes gradient = get(gradients[m], i, numbers, FP32), momentum = get(momenta[m], i, numbers, FP32);
-            put(to, i, numbers, kind, between(gradient, momentum, share));
-        }
-    }
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
+    for (int64_t m = 0; m < count; m++)
+        for (int64_t first = 0; first < numbers; first += NUMBERS_AT_ONCE)
+            for (int64_t i = first; i < numbers && i < first + NUMBERS_AT_ONCE; i += LANES) {
+                Lanes gradient = get(gradients[m], i, numbers, FP32), momentum = get(momenta[m], i, numbers, FP32);
+                put(place(stack, m * numbers, kind), i, numbers, kind, between(gradient, momentum, share));
+            }
 }
 
 typedef struct {
@@ -25,10 +25,10 @@ typedef struct {
     int64_t rows, columns, kind;
     float rate, shrink, momentum_share, row_share;
     int32_t threads;
-} Matrix;
+} Move;
 
 /* Rows of even length, by the running mean of their squares, and the whole as long as it was. */
-void mypt_muon_move(const Matrix *m, float *scales) {
+void mypt_muon_move(const Move *m, float *scales) {
     float before = 0, after = 0;
 #pragma omp parallel for schedule(static) num_threads(m->threads)
     for (int64_t r = 0; r < m->rows; r++) {

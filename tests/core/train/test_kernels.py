@@ -19,7 +19,7 @@ from mypt.core.native.library import open_library, targets
 from mypt.core.train.run import train
 from mypt.core.train.update import Update
 from mypt.errors import UsageError
-from mypt.events import Evaluated, Event, RunPlanned, StepDone, Warned
+from mypt.events import Evaluated, Event, Noted, RunPlanned, StepDone, Warned
 from mypt.records.run import RunConfig
 from support import Mypt
 
@@ -41,6 +41,10 @@ def has_kernels(events: list[Event]) -> bool:
 
 def warnings_of(events: list[Event]) -> str:
     return "\n".join(event.message for event in events if isinstance(event, Warned))
+
+
+def notes_of(events: list[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, Noted)]
 
 
 @pytest.fixture
@@ -86,7 +90,7 @@ def test_dropout_of_both_teaches_as_well(tiny_run: RunConfig, tmp_path: Path) ->
 
 def test_a_run_goes_on_as_it_began(tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path) -> None:
     assert has_kernels(list(train(changed(tiny_run, max_iters=2), directory)))
-    assert directory.states()[0].training().versions["kernels"] == "yes"
+    assert directory.states()[0].training().versions["kernels"] == open_library(code.CODE).digest
     assert not warnings_of(list(train(changed(tiny_run, max_iters=4), directory)))
     other = ModelDirectory(tmp_path, "other")
     list(train(changed(tiny_run, max_iters=2, kernels="off"), other))
@@ -94,7 +98,7 @@ def test_a_run_goes_on_as_it_began(tiny_run: RunConfig, directory: ModelDirector
     assert (has_kernels(events), warnings_of(events)) == (False, "")
     events = list(train(changed(tiny_run, max_iters=6, kernels="on"), other))
     assert has_kernels(events)
-    assert "kernels no before and yes now" in warnings_of(events)
+    assert "kernels no before and" in warnings_of(events)
 
 
 def test_a_run_of_before_there_were_kernels_goes_on_without(tiny_run: RunConfig, directory: ModelDirectory) -> None:
@@ -116,7 +120,8 @@ def test_without_a_compiler_torch_computes(
     no_compiler()
     events = list(train(changed(tiny_run, max_iters=4), directory))
     assert not has_kernels(events)
-    assert "kernels yes before and no now" in warnings_of(events)
+    assert "before and no now" in warnings_of(events)
+    assert "no-such-compiler. --kernels on takes them up again" in warnings_of(events)
     events = list(train(changed(tiny_run, max_iters=6, kernels="on"), directory))
     assert "steps are not computed by kernels: there is no C compiler no-such-compiler" in warnings_of(events)
     events = list(train(changed(tiny_run, max_iters=2), ModelDirectory(tmp_path, "new")))
@@ -131,6 +136,25 @@ def test_there_are_some_in_fp32_and_bf16(
 ) -> None:
     events = list(train(changed(tiny_run, precision=precision, max_iters=1), directory))
     assert has_kernels(events) == kernels
+
+
+def test_kernels_of_another_compiler_are_told(
+    tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path, no_compiler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(train(changed(tiny_run, max_iters=2), directory))
+    before = open_library(code.CODE).digest
+    no_compiler()
+    monkeypatch.setenv("CC", "gcc -fno-unroll-loops -ffp-contract=off")
+    events = list(train(changed(tiny_run, max_iters=4), directory))
+    now = open_library(code.CODE).digest
+    assert f"kernels {before} before and {now} now" in warnings_of(events)
+    assert "compiling kernels …" in notes_of(events)
+    monkeypatch.setenv("CC", "false")
+    monkeypatch.setenv("MYPT_CACHE", str(tmp_path / "other"))
+    open_library.cache_clear()
+    code.open_kernels.cache_clear()
+    events = list(train(changed(tiny_run, max_iters=2), ModelDirectory(tmp_path, "new")))
+    assert "there are no kernels: false failed: no message" in notes_of(events)
 
 
 def test_compiled_steps_have_none(tiny_run: RunConfig, directory: ModelDirectory) -> None:

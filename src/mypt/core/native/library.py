@@ -25,13 +25,23 @@ SHARED = Path(__file__).parent
 _AVX2, _AVX512 = ("-march=x86-64-v3",), ("-march=x86-64-v4",)
 _WHOLE_PRODUCTS = (*_AVX512, "-mavx512vnni")
 """With sums of products of 8 bits in one instruction; the code knows no others."""
-_FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-fPIC")
+_FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-fPIC", "-fno-fast-math")
+"""After those of $CC: sums have an order, and what is no number stays none."""
 _LONGEST_S = 120.0
 _OTHERS = 0o077
 
 
 class UnavailableError(Exception):
     """There is no library, for a reason that can be told."""
+
+
+class Library(CDLL):
+    """Compiled code that knows its own bits."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a file."""
+        self.digest = _hash(path.read_bytes())
+        super().__init__(str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +53,14 @@ class Code:
     folder: Path
     functions: tuple[str, ...]
     """That it must have."""
-    require_agreement: Callable[[CDLL], None]
+    require_agreement: Callable[[Library], None]
     """Compare a library with what it is to compute; what does not agree is an UnavailableError."""
     sizes: tuple[str, ...] = ()
     """What the compiler is told of them, as options."""
 
 
 @cache
-def open_library(code: Code) -> CDLL:
+def open_library(code: Code) -> Library:
     """The library for this processor; the same one all the while.
 
     Raises:
@@ -67,6 +77,13 @@ def require_compiler() -> None:
     """
     _target()
     _compiler()
+
+
+def is_kept(code: Code) -> bool:
+    """Whether nothing has to be compiled, as far as names tell."""
+    with suppress(UnavailableError, OSError, RuntimeError):
+        return any((cache_folder() / "native").glob(f"{code.name}-{_key(code, _target())}-*.so"))
+    return False
 
 
 def _target() -> tuple[str, ...]:
@@ -86,16 +103,14 @@ def targets() -> list[tuple[str, ...]]:
     return [_WHOLE_PRODUCTS, _AVX512, _AVX2] if abilities.get("avx512_vnni") else [_AVX512, _AVX2]
 
 
-def library_for(code: Code, target: tuple[str, ...]) -> CDLL:
+def library_for(code: Code, target: tuple[str, ...]) -> Library:
     """The library for a kind of processor, compiled if it is not kept.
 
     Raises:
         UnavailableError: as above.
     """
     try:
-        files = sorted(path for folder in (SHARED, code.folder) for path in folder.iterdir() if path.is_file())
-        options = (*target, *_FLAGS, *code.sizes, torch.__version__)
-        key = _hash(b"\n".join([*(path.read_bytes() for path in files), *map(str.encode, options)]))
+        key = _key(code, target)
         folder = cache_folder() / "native"
         make_directory(folder)
         if folder.stat().st_mode & _OTHERS:
@@ -105,11 +120,18 @@ def library_for(code: Code, target: tuple[str, ...]) -> CDLL:
         raise UnavailableError(str(problem)) from None
 
 
+def _key(code: Code, target: tuple[str, ...]) -> str:
+    """What a library depends on, but for the compiler."""
+    files = sorted(path for folder in (SHARED, code.folder) for path in folder.iterdir() if path.is_file())
+    options = (*target, *_FLAGS, *code.sizes, torch.__version__)
+    return _hash(b"\n".join([*(path.read_bytes() for path in files), *map(str.encode, options)]))
+
+
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _kept(code: Code, folder: Path, key: str) -> CDLL | None:
+def _kept(code: Code, folder: Path, key: str) -> Library | None:
     """A library of ours that is what it was, as its name says, and that this machine can load."""
     for path in folder.glob(f"{code.name}-{key}-*.so"):
         with suppress(OSError):
@@ -120,19 +142,19 @@ def _kept(code: Code, folder: Path, key: str) -> CDLL | None:
     return None
 
 
-def _opened(code: Code, path: Path) -> CDLL:
+def _opened(code: Code, path: Path) -> Library:
     """A library.
 
     Raises:
         OSError: when it is none, or another one.
     """
-    library = CDLL(str(path))
+    library = Library(path)
     if not all(hasattr(library, name) for name in code.functions):
         raise OSError("the compiler made something else")
     return library
 
 
-def _compiled(code: Code, folder: Path, key: str, target: tuple[str, ...]) -> CDLL:
+def _compiled(code: Code, folder: Path, key: str, target: tuple[str, ...]) -> Library:
     """Compile, compare with what it is to compute, and only then give it its name: others may be doing the same."""
     compiler = _compiler()
     refused = folder / f"refused-{_hash(repr((key, compiler, _changed_s(compiler[0]))).encode())}"
@@ -189,10 +211,11 @@ def _run(*commands: list[str]) -> None:
     running = [subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for each in commands]  # noqa: S603
     try:
         for command, process in zip(commands, running, strict=True):
-            _, told = process.communicate(timeout=_LONGEST_S)
+            _, complaints = process.communicate(timeout=_LONGEST_S)
             if process.returncode:
-                words = told.decode(errors="replace").splitlines() or ["no message"]
-                raise UnavailableError(f"{command[0]} failed: {words[0]}")
+                words = complaints.decode(errors="replace").splitlines() or ["no message"]
+                told = next((line for line in words if "error" in line.lower()), words[0])
+                raise UnavailableError(f"{command[0]} failed: {told}")
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{commands[0][0]} did not end") from None
     finally:

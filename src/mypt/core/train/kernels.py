@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from mypt.core.checkpoint.snapshot import Snapshot
 from mypt.core.device import Device
-from mypt.core.model.kernels.code import open_kernels
-from mypt.core.native.library import UnavailableError, require_compiler
+from mypt.core.model.kernels.code import CODE, NO_KERNELS, open_kernels
+from mypt.core.native.library import UnavailableError, is_kept, require_compiler
 from mypt.errors import UsageError
-from mypt.events import Event, Warned
+from mypt.events import Event, Noted, Warned
 from mypt.records.run import RunConfig
 
 
@@ -28,31 +28,40 @@ def with_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Gen
         return device
     try:
         _require(device)
+        if _can_compile(device) and not is_kept(CODE):
+            yield Noted("compiling kernels …")
         open_kernels()
     except UnavailableError as problem:
         if training.kernels == "on" and own is None:
-            raise UsageError(f"--kernels on: {problem}", hint="Leave --kernels out; it needs gcc.") from None
-        if training.kernels == "on":
-            yield Warned(f"steps are not computed by kernels: {problem}")
+            hint = "Leave --kernels out. They need gcc, and a folder (MYPT_CACHE) to be kept in."
+            raise UsageError(f"--kernels on: {problem}", hint=hint) from None
+        if own is not None:
+            yield Warned(f"steps are not computed by kernels: {problem}. --kernels on takes them up again.")
+        elif _can_compile(device):
+            yield Noted(f"there are no kernels: {problem}")
         return device
     return replace(device, kernels=True)
 
 
 def expecting_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Device:
     """What `with_kernels` will probably give; nothing is compiled."""
+    return replace(device, kernels=_can_compile(device) and _are_wanted(config, own))
+
+
+def _can_compile(device: Device) -> bool:
     try:
         _require(device)
         require_compiler()
     except UnavailableError:
-        return device
-    return replace(device, kernels=_are_wanted(config, own))
+        return False
+    return True
 
 
 def _are_wanted(config: RunConfig, own: Snapshot | None) -> bool:
     training = config.training
     if training.compile == "on" or training.kernels == "off":
         return False
-    return training.kernels == "on" or own is None or own.training.versions.get("kernels") == "yes"
+    return training.kernels == "on" or own is None or own.training.versions.get("kernels", NO_KERNELS) != NO_KERNELS
 
 
 def _require(device: Device) -> None:

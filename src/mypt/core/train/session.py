@@ -23,6 +23,7 @@ from mypt.core.evaluate.loss import Score, score
 from mypt.core.heap import keep_freed_memory
 from mypt.core.model.compiled import as_written
 from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.code import NO_KERNELS, open_kernels
 from mypt.core.seeds import mix
 from mypt.core.train.feed import Feed
 from mypt.core.train.progress import Progress
@@ -239,7 +240,7 @@ class Session:
             "device": self.device.label,
             "precision": self.device.precision,
             "compiled": "yes" if self.device.compiled else "no",
-            "kernels": "yes" if self.device.kernels else "no",
+            "kernels": open_kernels().calls.library.digest if self.device.kernels else NO_KERNELS,
             # torch chooses its kernels by them.
             "instructions": torch.backends.cpu.get_cpu_capability() if self.device.kind == "cpu" else "",
         }

@@ -12,6 +12,7 @@ from mypt.core.checkpoint.tensors import build_with, load_moments, load_tensors,
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import Device, choose_device, computes_bf16
 from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.code import NO_KERNELS
 from mypt.core.seeds import mix
 from mypt.core.tokens.find import NAMES, find_tokenizer
 from mypt.core.train.precision import with_fastest_precision
@@ -136,7 +137,7 @@ def _require_same_tokenizer(wanted: str, own: TokenizerSpec) -> None:
 def other_surroundings(saved: dict[str, str], now: dict[str, str]) -> Generator[Warned]:
     """Tell what is not as it was, of all that the bits depend on."""
     names = ("arithmetic", "torch", "device", "precision", "compiled", "kernels", "instructions")
-    saved = {"arithmetic": _FIRST_ARITHMETIC, "compiled": "no", "kernels": "no"} | saved
+    saved = {"arithmetic": _FIRST_ARITHMETIC, "compiled": "no", "kernels": NO_KERNELS} | saved
     changed = [name for name in names if saved.get(name, now[name]) != now[name]]
     if changed:
         told = ", ".join(f"{name} {saved[name]} before and {now[name]} now" for name in changed)

@@ -1,6 +1,5 @@
 """The C files here, and what they are to agree with: little models of every family and type, and numpy."""
 
-from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mypt.core.generate.sampler import likeliest
 from mypt.core.model.cache import KeyValueCache
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import quantize
-from mypt.core.native.library import Code, UnavailableError
+from mypt.core.native.library import Code, Library, UnavailableError
 from mypt.records.model import FAMILIES, ModelConfig
 
 _AGREES_WITHIN = {"fp32": 1e-4, "int8": 0.1, "bf16": 0.05}
@@ -23,7 +22,7 @@ _AGREES_WITHIN = {"fp32": 1e-4, "int8": 0.1, "bf16": 0.05}
 
 
 @torch.inference_mode()
-def _require_agreement(library: CDLL) -> None:
+def _require_agreement(library: Library) -> None:
     """Compare with little models of every family and type, in which every number matters, and with numpy."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -50,7 +49,7 @@ def _require_agreement(library: CDLL) -> None:
                     raise UnavailableError(f"compiled code does not agree with the model ({family}, {kind})")
 
 
-def _last_logits(library: CDLL, model: GPT, ids: list[int]) -> torch.Tensor:
+def _last_logits(library: Library, model: GPT, ids: list[int]) -> torch.Tensor:
     """Those of a text in the second row, beside a shorter one."""
     cache = KeyValueCache(model.config, 2, len(ids), torch.device("cpu"), model.dtype)
     reader = NativeReader(library, model, cache, ModelReader(model, cache, torch.device("cpu")))

@@ -6,12 +6,14 @@ C width, V vocabulary, K matrices.
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import CDLL, POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from mypt.core.native.library import Library
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
 _MOST_DROPPED = 1 - 2.0**-24
@@ -60,7 +62,7 @@ class Heads(NamedTuple):
 class Calls:
     """A library, and how it is called."""
 
-    library: CDLL
+    library: Library
 
     def __post_init__(self) -> None:
         """Tell ctypes what each function takes."""

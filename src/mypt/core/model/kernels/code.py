@@ -1,7 +1,6 @@
 """Which C files these are, what they are to agree with, and the models that use them."""
 
 import copy
-from ctypes import CDLL
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
 from mypt.core.model.layers import Block, RmsNorm, SwiGlu
-from mypt.core.native.library import Code, UnavailableError, open_library
+from mypt.core.native.library import Code, Library, UnavailableError, open_library
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 
+NO_KERNELS = "no"
+"""What a state says where a run has none; else which they are, since other compilers may make others."""
 _AGREES_WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """Of each gradient's norm: sums are taken in another order. In bf16 torch's own are up to 0.08 from those in fp32."""
 
@@ -58,7 +59,7 @@ def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None
     return None if documents_BT is None else Documents(documents_BT.contiguous())
 
 
-def _require_agreement(library: CDLL) -> None:
+def _require_agreement(library: Library) -> None:
     """Compare loss and gradients of little models of every family with those of torch in fp32."""
     calls = Calls(library)
     kernels = Kernels(calls)

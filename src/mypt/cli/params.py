@@ -1,6 +1,5 @@
 """mypt params: what an architecture costs, before it is trained."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -103,7 +102,7 @@ def params(
     chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
     chosen = expecting_kernels(config, chosen, own)
     if is_to_compile(config, own):
-        chosen = replace(chosen, compiled=True, kernels=False)
+        chosen = chosen.with_compiled_code()
     report = params_report(config.model, config.training, step_shape(config, chosen))
     if json:
         typer.echo(report.model_dump_json(indent=2, by_alias=True))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -34,6 +34,10 @@ class Device:
     """Whether compiled code runs: of the steps of a training, or of the reading of tokens for a generation."""
     kernels: bool = False
     """Whether our own kernels take the place of torch's in the steps of a training, which then are not compiled."""
+
+    def with_compiled_code(self) -> "Device":
+        """The same, where compiled code runs, and so no kernels."""
+        return replace(self, compiled=True, kernels=False)
 
     @property
     def torch(self) -> torch.device:

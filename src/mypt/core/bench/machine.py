@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -63,7 +62,7 @@ def device_of(config: RunConfig) -> Device:
         UsageError: for a device that this machine does not have.
     """
     device = result_of(with_kernels(config, result_of(run_device(config, None)), None))
-    return replace(device, compiled=config.training.compile == "on")
+    return device.with_compiled_code() if config.training.compile == "on" else device
 
 
 def matrix_flops_per_s(device: Device, seconds: float) -> float:

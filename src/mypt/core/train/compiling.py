@@ -4,7 +4,6 @@ Compiled code rounds otherwise, so a run that goes on does as it did before.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import TypeVar
 
 from mypt.core.data.corpus import Corpus
@@ -51,9 +50,9 @@ def choose_compiled(
     wanted = is_to_compile(config, origin.own)
     if wanted is False or (wanted is None and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
-    if wanted is None and device.kernels and config.training.kernels == "on":
+    if device.kernels and config.training.kernels == "on":
         return device
-    compiled = replace(device, compiled=True, kernels=False)
+    compiled = device.with_compiled_code()
     try:
         if wanted is None:
             return (yield from _faster(config, device, compiled, corpus, duration_s))

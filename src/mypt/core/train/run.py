@@ -8,7 +8,6 @@ Closing the iterator, or `stop` turning true, saves the current step and ends th
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import replace
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
@@ -77,8 +76,7 @@ def train(
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
             device = yield from with_kernels(config, device, origin.own)
-            is_compiled = is_to_compile(config, origin.own) or False
-            fitted = replace(device, compiled=is_compiled, kernels=device.kernels and not is_compiled)
+            fitted = device.with_compiled_code() if is_to_compile(config, origin.own) else device
             if fit_micro_batch:
                 config = _with_fitting_pieces(config, origin, fitted)
             config = yield from _within_memory(config, fitted)

@@ -24,7 +24,11 @@ SHARED = Path(__file__).parent
 """Headers that all C files may include."""
 _AVX2, _AVX512 = ("-march=x86-64-v3",), ("-march=x86-64-v4",)
 _WHOLE_PRODUCTS = (*_AVX512, "-mavx512vnni")
-"""With sums of products of 8 bits in one instruction; the code knows no others."""
+"""With sums of products of 8 bits in one instruction."""
+_PAIRS = (*_WHOLE_PRODUCTS, "-mavx512bf16")
+"""With products of bf16 as well."""
+_TILES = (*_PAIRS, "-mamx-tile", "-mamx-bf16")
+"""With products of tiles of them; the code knows no other instructions."""
 _FLAGS = ("-std=gnu11", "-O3", "-fopenmp", "-fPIC", "-fno-fast-math")
 """After those of $CC: sums have an order, and what is no number stays none."""
 _LONGEST_S = 120.0
@@ -100,7 +104,17 @@ def targets() -> list[tuple[str, ...]]:
     if known != "AVX512":
         return [_AVX2] if known == "AVX2" else []
     abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
-    return [_WHOLE_PRODUCTS, _AVX512, _AVX2] if abilities.get("avx512_vnni") else [_AVX512, _AVX2]
+    found = [_AVX512, _AVX2]
+    for target, ability in ((_WHOLE_PRODUCTS, "avx512_vnni"), (_PAIRS, "avx512_bf16"), (_TILES, "amx_bf16")):
+        if not abilities.get(ability) or (target is _TILES and not _may_use_tiles()):
+            break
+        found.insert(0, target)
+    return found
+
+
+def _may_use_tiles() -> bool:
+    """Ask the system for AMX's registers, which it gives to those who ask."""
+    return bool(getattr(torch.cpu, "_init_amx", bool)())
 
 
 def library_for(code: Code, target: tuple[str, ...]) -> Library:

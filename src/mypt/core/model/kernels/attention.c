@@ -3,10 +3,7 @@
  *
  * A thread takes all queries that share a head of keys, so what is added up is added up in one order.
  */
-#include "heads.h"
-
-#define QUERIES 32 /* at a time */
-_Static_assert(MULTIPLE % QUERIES == 0, "the last ones end where filled up rows do");
+#include "scores.h"
 
 typedef struct {
     float *keys, *values, *key_gradients, *value_gradients; /* (T, D) */
@@ -17,12 +14,19 @@ typedef struct {
     int64_t S;                                             /* T and some more, for powers of two share few cache lines */
 } Room;
 
-INLINE int64_t spread(int64_t positions) { return filled_up(positions) + LANES; }
+static int64_t room_of(int64_t positions, int64_t head_width) {
+    int64_t D = filled_up(head_width);
+    return 4 * filled_up(positions) * D + 2 * (D + QUERIES) * spread(positions) + 3 * QUERIES * D;
+}
 
 /* How many numbers of room a thread needs. */
 int64_t mypt_attention_room(int64_t positions, int64_t head_width) {
-    int64_t D = filled_up(head_width);
-    return 4 * filled_up(positions) * D + 2 * (D + QUERIES) * spread(positions) + 3 * QUERIES * D;
+    int64_t room = room_of(positions, head_width);
+#ifdef HAS_PAIRS
+    int64_t other = room_in_pairs(positions, head_width);
+    if (other > room) room = other;
+#endif
+    return room;
 }
 
 static float *take(float **memory, int64_t count) {
@@ -54,7 +58,7 @@ static void read_keys(const Attention *a, const Room *room, int64_t b, int64_t g
         const void *value = at(a->inputs, vector(a, b, t, a->H + a->G + g), a->kind);
         EACH_VECTOR(i, a->D) put(room->values + t * D, i, a->D, FP32, get(value, i, a->D, a->kind));
     }
-    turn_over(room->turned_keys, room->S, room->keys, T, D);
+    turn_over(room->turned_keys, room->S, room->keys, D, T, D);
 }
 
 /* Some queries, and their scores with all keys up to the last of them. */
@@ -65,56 +69,6 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
         prepare(a, room->queries + i * D, vector(a, b, first + i, h), a->query_norm, first + i, 1 / sqrtf(a->D));
     }
     multiply(room->scores, S, (Matrix){room->queries, D, 1}, room->turned_keys, S, QUERIES, first + QUERIES, a->D, NEW);
-}
-
-/* What a query must not see: later keys, and those of other documents. */
-static void hide(const Attention *a, float *scores, int64_t b, int64_t query, int64_t keys) {
-    for (int64_t k = query + 1; k < keys; k++) scores[k] = -INFINITY;
-    if (!a->documents) return;
-    const int64_t *documents = a->documents + b * a->T;
-    EACH(k, query + 1) if (documents[k] != documents[query]) scores[k] = -INFINITY;
-}
-
-static float largest_of(const float *scores, int64_t keys) {
-    Lanes most = (Lanes){} - INFINITY;
-    EACH_VECTOR(k, keys) {
-        Lanes x = load(scores + k, FP32);
-        most = choose(x > most, x, most);
-    }
-    return largest(most);
-}
-
-/* Scores -> e^(score - less), 0 where the key is hidden; gives their sum. */
-static float raise(float *scores, int64_t keys, float less) {
-    Lanes sum = {};
-    EACH_VECTOR(k, keys) {
-        Lanes x = load(scores + k, FP32), raised = choose(x == -INFINITY, (Lanes){}, exponential(x - less));
-        store(scores + k, raised);
-        sum += raised;
-    }
-    return total(sum);
-}
-
-/* What a weight is multiplied by: 0 for a share of them, by chance, and more than 1 for the rest. The chance is a hash
- * (MurmurHash3's last steps) of seed and place, so it is found again on the way back. */
-typedef struct {
-    uint32_t row, least;
-    float factor;
-} Chance;
-
-static Chance chance_of(const Attention *a, int64_t b, int64_t h, int64_t query) {
-    uint64_t x = a->seed + 0x9e3779b97f4a7c15u * (uint64_t)((b * a->H + h) * a->T + query + 1);
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u; /* SplitMix64 */
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return (Chance){x ^ (x >> 31), a->dropout * 4294967296.0, 1 / (1 - a->dropout)};
-}
-
-INLINE Lanes kept(Chance chance, int64_t key) {
-    Bits x = ((Bits)LANE + (uint32_t)key) * 0x9e3779b9u + chance.row;
-    x = (x ^ (x >> 16)) * 0x85ebca6bu;
-    x = (x ^ (x >> 13)) * 0xc2b2ae35u;
-    x ^= x >> 16;
-    return choose((Whole)(x >= chance.least), (Lanes){} + chance.factor, (Lanes){});
 }
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
@@ -140,6 +94,9 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
 
 /* outputs (B, T, H, D), and the logarithms of sums (B, H, T) for the way back */
 void mypt_attend(const Attention *a, void *outputs, float *sums, float *memory) {
+#ifdef HAS_PAIRS
+    if (a->kind == BF16) return attend_in_pairs(a, outputs, sums, memory);
+#endif
 #pragma omp parallel for schedule(dynamic) num_threads(a->threads)
     for (int64_t bg = 0; bg < a->B * a->G; bg++) {
         Room room = room_in(memory, a);
@@ -147,23 +104,6 @@ void mypt_attend(const Attention *a, void *outputs, float *sums, float *memory) 
         read_keys(a, &room, b, g);
         for (int64_t h = g * share; h < (g + 1) * share; h++)
             for (int64_t first = 0; first < a->T; first += QUERIES) mix(a, &room, b, h, first, outputs, sums);
-    }
-}
-
-/* Weights and the gradients of what they became -> what values were multiplied by, and the gradients of scores. */
-static void weigh_back(const Attention *a, float *weights, float *moved, Chance chance, int64_t keys) {
-    Lanes sum = {};
-    EACH_VECTOR(k, keys) {
-        Lanes gradient = load(moved + k, FP32);
-        if (a->dropout > 0) gradient *= kept(chance, k);
-        store(moved + k, gradient);
-        sum += load(weights + k, FP32) * gradient;
-    }
-    float mean = total(sum);
-    EACH_VECTOR(k, keys) {
-        Lanes weight = load(weights + k, FP32);
-        store(moved + k, weight * (load(moved + k, FP32) - mean));
-        if (a->dropout > 0) store(weights + k, weight * kept(chance, k));
     }
 }
 
@@ -198,6 +138,9 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
 /* gradients of outputs -> of inputs, and of both norms for each head of keys (B, G, 2, D), to be added up */
 void mypt_attend_back(const Attention *a, const void *output_gradients, const float *sums, void *gradients,
                       float *norm_gradients, float *memory) {
+#ifdef HAS_PAIRS
+    if (a->kind == BF16) return attend_back_in_pairs(a, output_gradients, sums, gradients, norm_gradients, memory);
+#endif
 #pragma omp parallel for schedule(dynamic) num_threads(a->threads)
     for (int64_t bg = 0; bg < a->B * a->G; bg++) {
         Room room = room_in(memory, a);
@@ -205,7 +148,7 @@ void mypt_attend_back(const Attention *a, const void *output_gradients, const fl
         float *of_queries = norm_gradients + bg * 2 * a->D, *of_keys = of_queries + a->D;
         clear(of_queries, 2 * a->D);
         read_keys(a, &room, b, g);
-        turn_over(room.turned_values, room.S, room.values, room.T, room.D);
+        turn_over(room.turned_values, room.S, room.values, room.D, room.T, room.D);
         clear(room.key_gradients, room.T * room.D);
         clear(room.value_gradients, room.T * room.D);
         for (int64_t h = g * share; h < (g + 1) * share; h++)

@@ -1,4 +1,5 @@
 /* Products of small matrices in fp32, whose rows and columns are filled up to multiples of MULTIPLE. */
+#pragma once
 #include "vectors.h"
 
 #define MULTIPLE 32
@@ -42,8 +43,8 @@ static void multiply(float *to, int64_t to_row, Matrix a, const float *b, int64_
         }
 }
 
-/* (rows, columns) -> (columns, rows), whose rows are `to_row` apart */
-static void turn_over(float *to, int64_t to_row, const float *from, int64_t rows, int64_t columns) {
+/* (rows, columns) -> (columns, rows). Rows are `to_row` and `from_row` apart, and as many as fill vectors. */
+static void turn_over(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t columns) {
     for (int64_t r = 0; r < rows; r += LANES)
-        EACH(c, columns) EACH(i, LANES) to[c * to_row + r + i] = from[(r + i) * columns + c];
+        EACH(c, columns) EACH(i, LANES) to[c * to_row + r + i] = from[(r + i) * from_row + c];
 }

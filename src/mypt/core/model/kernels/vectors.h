@@ -1,7 +1,12 @@
 /* Rows of numbers in fp32 or bf16, by vectors, of which the last may be a part. */
+#pragma once
 #include <omp.h>
 
 #include "numbers.h"
+
+#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
+#define HAS_PAIRS /* instructions that multiply pairs of numbers in bf16 */
+#endif
 
 #define EACH_VECTOR(index, count) for (int64_t index = 0; index < (count); index += LANES)
 
@@ -14,6 +19,9 @@ INLINE void *place(void *memory, int64_t index, int64_t kind) { return (char *)m
 
 /* To the nearest number of bf16, ties to even. */
 INLINE Halves narrowed(Lanes lanes) {
+#ifdef __AVX512BF16__
+    return (Halves)_mm512_cvtneps_pbh((__m512)lanes); /* which takes the very smallest numbers for 0 */
+#endif
     Bits bits = (Bits)lanes, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, is_nan = (Bits)(lanes != lanes);
     return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
 }

@@ -59,7 +59,6 @@ def params(
     from mypt.cli.tables import show_params
     from mypt.core.checkpoint.snapshot import Snapshot
     from mypt.core.checkpoint.store import ModelDirectory
-    from mypt.core.train.kernels import expecting_kernels
     from mypt.core.train.memory import step_shape
     from mypt.core.train.start import is_to_compile, run_device
     from mypt.errors import UsageError
@@ -100,7 +99,6 @@ def params(
     # A model's own device may be another machine's.
     training = config.training.model_copy(update={"device": device or "auto"})
     chosen = result_of(run_device(config.model_copy(update={"training": training}), own))
-    chosen = expecting_kernels(config, chosen, own)
     if is_to_compile(config, own):
         chosen = chosen.with_compiled_code()
     report = params_report(config.model, config.training, step_shape(config, chosen))

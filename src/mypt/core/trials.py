@@ -24,6 +24,7 @@ def machine_facts() -> dict[str, str]:
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "products": _products(),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
     }
@@ -67,6 +68,13 @@ def cache_folder() -> Path:
 def _path(question: str, facts: dict[str, str]) -> Path:
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "trials" / f"{question}-{key}.json"
+
+
+def _products() -> str:
+    """What a processor has for products of matrices: its name does not always tell."""
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
+    names = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "bf16", "i8mm")
+    return " ".join(name for name in names if abilities.get(name)) or "none"
 
 
 def _processor() -> str:

@@ -313,7 +313,7 @@ class TestKeeping:
             ("(Bits)y - excess[n]", "(Bits)y - 0 * excess[n]"),
             ("nearest(load(x + k, FP32) / scale)", "nearest(0.5f * load(x + k, FP32) / scale)"),
             ("return LANES == 16 ? merged(sums[0], sums[1], 1, kind) : sums[0];", "return sums[0];"),
-            ("choose(x > 88.0f, (Lanes){} + 88.0f, x)", "choose(x > 1.0f, (Lanes){} + 1.0f, x)"),
+            ("y = y * r * r + r + 1.0f;", "y = y * r * r + 1.0f;"),
             ("if (above >= wanted) mark |= bit;", "if (above > wanted) mark |= bit;"),
             ("float scale = 1 / sqrtf(D)", "float scale = NAN"),
             ("seen = places[n] + 1", "seen = places[n] + 1 - (places[n] > 20)"),

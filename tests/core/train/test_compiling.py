@@ -137,11 +137,12 @@ def test_a_long_run_tries_both_and_keeps_what_it_found(
     monkeypatch.setattr(compiling, "_WORTH_S", 0)
     monkeypatch.setattr(compiling, "_WORTH_STEPS", 0)
     monkeypatch.setattr(compiling, "_WORTH_GAIN", 0)  # whatever the clock says
-    events = list(train(with_training(tiny_run, max_iters=2), directory))
+    without = with_training(tiny_run, kernels="off")
+    events = list(train(with_training(without, max_iters=2), directory))
     assert "ms compiled and" in messages(events)
     assert directory.states()[0].training().versions["compiled"] == "yes"
     monkeypatch.undo()  # the run is short again, and goes on as it began
-    events = list(train(with_training(tiny_run, max_iters=4), directory))
+    events = list(train(with_training(without, max_iters=4), directory))
     assert isinstance(events[-1], Finished)
     assert "not with the bits" not in messages(events)
     assert directory.states()[0].training().versions["compiled"] == "yes"

@@ -85,7 +85,7 @@ def test_dropout_of_both_teaches_as_well(tiny_run: RunConfig, tmp_path: Path) ->
         run = changed(tiny_run, {"dropout": 0.3}, kernels=kernels, eval_iters=10)
         events = list(train(run, ModelDirectory(tmp_path, kernels)))
         ends.append([event.val_loss for event in events if isinstance(event, Evaluated)][-1])
-    assert ends[0] == pytest.approx(ends[1], abs=0.05)
+    assert ends[0] == pytest.approx(ends[1], abs=0.1)
 
 
 def test_a_run_goes_on_as_it_began(tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path) -> None:

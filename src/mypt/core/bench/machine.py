@@ -11,7 +11,6 @@ import torch
 from mypt import __version__
 from mypt.core.device import NARROW, Device, computes_bf16
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
-from mypt.core.train.kernels import with_kernels
 from mypt.core.train.memory import step_memory
 from mypt.core.train.start import run_device
 from mypt.events import result_of
@@ -61,7 +60,7 @@ def device_of(config: RunConfig) -> Device:
     Raises:
         UsageError: for a device that this machine does not have.
     """
-    device = result_of(with_kernels(config, result_of(run_device(config, None)), None))
+    device = result_of(run_device(config, None))
     return device.with_compiled_code() if config.training.compile == "on" else device
 
 

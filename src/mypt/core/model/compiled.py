@@ -8,12 +8,13 @@ import os
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch
 
 from mypt.core.model.blockwise import block_mask, does_blockwise
 from mypt.core.model.gpt import GPT
-from mypt.core.model.loss import logits_to_gradient
+from mypt.core.model.loss import head_loss, logits_to_gradient
 from mypt.core.trials import cache_folder
 from mypt.durable import make_directory
 
@@ -44,7 +45,8 @@ def compile_blocks(model: GPT) -> None:
         model.training_mask = block_mask
     if weight.is_cuda:
         # A CPU does it part by part, in its cache, as fast as compiled code.
-        model.logits_to_gradient = torch.compile(logits_to_gradient, fullgraph=True, dynamic=False, options=_OPTIONS)
+        to_gradient = torch.compile(logits_to_gradient, fullgraph=True, dynamic=False, options=_OPTIONS)
+        model.head_loss = partial(head_loss, to_gradient=to_gradient)
 
 
 @contextmanager

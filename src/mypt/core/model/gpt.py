@@ -15,8 +15,8 @@ from mypt.core.model.attention import Mask, MaskMaker, attention_mask
 from mypt.core.model.cache import CacheRows
 from mypt.core.model.initial import initialize
 from mypt.core.model.int8 import Int8Embedding, Int8Linear
-from mypt.core.model.layers import Block, build_norm
-from mypt.core.model.loss import Head, ToGradient, TokenScores, logits_to_gradient, mean_loss, token_scores
+from mypt.core.model.layers import Block, Dropout, build_norm
+from mypt.core.model.loss import Head, HeadLoss, TokenScores, head_loss, mean_loss, token_scores
 from mypt.core.model.rotary import Rotation, rotation_at
 from mypt.errors import UsageError
 from mypt.records.model import ModelConfig
@@ -27,8 +27,8 @@ class GPT(nn.Module):
 
     checkpoint_activations = False
     """While training, keep each block's input alone, and compute the rest anew in the backward pass."""
-    logits_to_gradient: ToGradient = staticmethod(logits_to_gradient)
-    """What the loss does to logits: compiled code, where that is faster."""
+    head_loss: HeadLoss = staticmethod(head_loss)
+    """The loss, and its gradients down to the hidden states: other code, where that is faster."""
     training_mask: MaskMaker = staticmethod(attention_mask)
     """The mask while training, as the blocks want it."""
 
@@ -38,7 +38,7 @@ class GPT(nn.Module):
         traits = config.traits
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = None if traits.rotary else nn.Embedding(config.block_size, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.final_norm = build_norm(config)
         self.head = None if traits.tied_head else nn.Linear(config.n_embd, config.vocab_size, bias=traits.always_biased)
@@ -116,7 +116,7 @@ class GPT(nn.Module):
         if predicted is None:
             predicted = (targets_BT >= 0).sum().clamp(min=1)
         hidden_NC, targets_N = self.hidden(ids_BT, documents_BT=documents_BT).flatten(0, 1), targets_BT.flatten()
-        return mean_loss(hidden_NC, *self._head(), targets_N, predicted, scale, self.logits_to_gradient)
+        return mean_loss(hidden_NC, *self._head(), targets_N, predicted, scale, self.head_loss)
 
     def _through(
         self,
@@ -145,13 +145,14 @@ class GPT(nn.Module):
         if isinstance(self.head, Int8Linear):
             return self.head
         weight_VC, bias_V = self._head()
-        return lambda hidden_BTC: F.linear(hidden_BTC, weight_VC, bias_V)
+        narrow_VC = weight_VC.to(self.dtype)
+        return lambda hidden_BTC: F.linear(hidden_BTC, narrow_VC, bias_V)
 
     def _head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (V, C) and bias (V,) of the output head."""
+        """Weight (V, C) and bias (V,) of the output head; a tied one may be more precise than what is computed."""
         assert not isinstance(self.token_embedding, Int8Embedding), "weights in 8 bits are not trained"
         if self.head is None:
-            return self.token_embedding.weight.to(self.dtype), None
+            return self.token_embedding.weight, None
         return self.head.weight, self.head.bias
 
     def _embedded(self, ids_BT: Tensor, positions_T: Tensor) -> tuple[Tensor, Rotation | None]:

@@ -33,6 +33,35 @@ class RmsNorm(nn.RMSNorm):
         return super().forward(x)
 
 
+class Gelu(nn.GELU):
+    """GELU in its tanh form, which is GPT-2's; exported models are read so."""
+
+    kernels: "Kernels | None" = None
+    """As in `RmsNorm`."""
+
+    def __init__(self) -> None:
+        super().__init__(approximate="tanh")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Activate."""
+        if self.kernels is not None and self.training:
+            return self.kernels.gelu(input)
+        return super().forward(input)
+
+
+class Dropout(nn.Dropout):
+    """Dropout (Srivastava et al., 2014)."""
+
+    kernels: "Kernels | None" = None
+    """As in `RmsNorm`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Drop, while training."""
+        if self.kernels is not None and self.training and self.p:
+            return self.kernels.drop(input, self.p)
+        return super().forward(input)
+
+
 def build_norm(config: ModelConfig) -> nn.LayerNorm | RmsNorm:
     """LayerNorm or RMSNorm, as the family has it."""
     if config.traits.norm == "rms":
@@ -116,8 +145,7 @@ class Mlp(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.n_embd, config.inner_width, bias=config.projection_bias)
-        # GPT-2's GELU is the tanh form; exported models are read so.
-        self.activation = nn.ReLU() if config.traits.activation == "relu" else nn.GELU(approximate="tanh")
+        self.activation = nn.ReLU() if config.traits.activation == "relu" else Gelu()
         self.down = nn.Linear(config.inner_width, config.n_embd, bias=config.projection_bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
@@ -154,7 +182,7 @@ class Block(nn.Module):
         self.attention = (RotaryAttention if config.traits.rotary else Attention)(config, layer)
         self.mlp_norm = build_norm(config)
         self.mlp = (SwiGlu if config.traits.activation == "swiglu" else Mlp)(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

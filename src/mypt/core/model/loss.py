@@ -22,6 +22,20 @@ Head = Callable[[Tensor], Tensor]
 ToGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 """As `logits_to_gradient`: logits of some rows, their targets, and what to divide by; gives their losses."""
 
+
+class HeadGradients(NamedTuple):
+    """A sum of losses, in fp32, and the gradients of it divided by something."""
+
+    total: Tensor
+    hidden_NC: Tensor
+    weight_VC: Tensor
+    """In fp32, whatever the weights are."""
+    bias_V: Tensor | None
+
+
+HeadLoss = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor], HeadGradients]
+"""As `head_loss`: hidden states, weight, bias, targets, and what to divide by."""
+
 _SCORES_AT_ONCE = 2**22
 """Of these many numbers the passes over them find most in the processor's cache."""
 
@@ -56,22 +70,21 @@ def mean_loss(
     targets_N: Tensor,
     predicted: Tensor,
     scale: Tensor | None = None,
-    to_gradient: ToGradient | None = None,
+    loss_of: HeadLoss | None = None,
 ) -> Tensor:
     """Sum of the cross-entropies over the targets that are not negative, divided by `predicted`; a scalar in fp32.
 
     Args:
         hidden_NC: what the head reads.
-        weight_VC: the head.
+        weight_VC: the head; of a wider type than the hidden states, it is rounded, and its gradient is not.
         bias_V: its bias, if it has one.
         targets_N: the next tokens; negative where there is nothing to be predicted.
         predicted: how many are to be predicted in the whole batch, of which these rows may be a part.
         scale: the gradients, and not the loss, are so many times as large, from where they are first rounded on.
-        to_gradient: `logits_to_gradient`, or compiled code of it.
+        loss_of: `head_loss`, or other code of it.
     """
     divisor = predicted if scale is None else predicted / scale
-    to_gradient = to_gradient or logits_to_gradient
-    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted, divisor, to_gradient)
+    return _MeanLoss.apply(hidden_NC, weight_VC, bias_V, targets_N, predicted, divisor, loss_of or head_loss)
 
 
 class _MeanLoss(torch.autograd.Function):
@@ -86,24 +99,10 @@ class _MeanLoss(torch.autograd.Function):
         targets_N: Tensor,
         predicted: Tensor,
         divisor: Tensor,
-        to_gradient: ToGradient,
+        loss_of: HeadLoss,
     ) -> Tensor:
         """Give the loss, and keep its gradients."""
-        wide = _wide(hidden_NC)
-        total = torch.zeros((), dtype=wide, device=hidden_NC.device)
-        hidden_gradient_NC = torch.empty_like(hidden_NC)
-        # Added up in fp32 whatever the weights are: bf16 would lose the small parts.
-        weight_gradient_VC = torch.zeros_like(weight_VC, dtype=wide)
-        bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
-        for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
-            for part, part_RV in _scored([(rows, logits_RV)]):
-                total += to_gradient(part_RV, targets_N[part], divisor).sum()
-            gradient_RV = logits_RV
-            torch.mm(gradient_RV, weight_VC, out=hidden_gradient_NC[rows])
-            _add_product(weight_gradient_VC, gradient_RV.T, hidden_NC[rows])
-            if bias_gradient_V is not None:
-                bias_gradient_V += gradient_RV.sum(0, dtype=wide)
-        ctx.gradients = hidden_gradient_NC, weight_gradient_VC, bias_gradient_V
+        total, *ctx.gradients = loss_of(hidden_NC, weight_VC.to(hidden_NC.dtype), bias_V, targets_N, divisor)
         return total / predicted
 
     @staticmethod
@@ -113,6 +112,41 @@ class _MeanLoss(torch.autograd.Function):
         """Scale what the forward pass kept; once, since it is scaled in place."""
         gradients, ctx.gradients = ctx.gradients, None
         return *(None if part is None else part.mul_(gradient) for part in gradients), None, None, None, None
+
+
+def head_loss(
+    hidden_NC: Tensor,
+    weight_VC: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    divisor: Tensor,
+    to_gradient: ToGradient | None = None,
+) -> HeadGradients:
+    """The sum of all losses, and the gradients of it divided by `divisor`.
+
+    Args:
+        hidden_NC: what the head reads.
+        weight_VC: the head, of the same type.
+        bias_V: its bias, if it has one.
+        targets_N: the next tokens; negative where there is nothing to be predicted.
+        divisor: a number.
+        to_gradient: `logits_to_gradient`, or compiled code of it.
+    """
+    wide, to_gradient = _wide(hidden_NC), to_gradient or logits_to_gradient
+    total = torch.zeros((), dtype=wide, device=hidden_NC.device)
+    hidden_gradient_NC = torch.empty_like(hidden_NC)
+    # Added up in fp32 whatever the weights are: bf16 would lose the small parts.
+    weight_gradient_VC = torch.zeros_like(weight_VC, dtype=wide)
+    bias_gradient_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=wide)
+    for rows, logits_RV in _logits(hidden_NC, weight_VC, bias_V):
+        for part, part_RV in _scored([(rows, logits_RV)]):
+            total += to_gradient(part_RV, targets_N[part], divisor).sum()
+        gradient_RV = logits_RV
+        torch.mm(gradient_RV, weight_VC, out=hidden_gradient_NC[rows])
+        _add_product(weight_gradient_VC, gradient_RV.T, hidden_NC[rows])
+        if bias_gradient_V is not None:
+            bias_gradient_V += gradient_RV.sum(0, dtype=wide)
+    return HeadGradients(total, hidden_gradient_NC, weight_gradient_VC, bias_gradient_V)
 
 
 Logits = tuple[slice, Tensor]

@@ -39,6 +39,10 @@ class UnavailableError(Exception):
     """There is no library, for a reason that can be told."""
 
 
+class _NotCompiledError(UnavailableError):
+    """The compiler did not want to."""
+
+
 class Library(CDLL):
     """Compiled code that knows its own bits."""
 
@@ -70,7 +74,13 @@ def open_library(code: Code) -> Library:
     Raises:
         UnavailableError: where nothing can be compiled, kept, or relied on.
     """
-    return library_for(code, _target())
+    problems: list[UnavailableError] = []
+    for target in _known_targets():
+        try:
+            return library_for(code, target)
+        except _NotCompiledError as problem:  # an older compiler may not know the newest instructions
+            problems.append(problem)
+    raise problems[0]
 
 
 def require_compiler() -> None:
@@ -79,23 +89,24 @@ def require_compiler() -> None:
     Raises:
         UnavailableError: where it cannot.
     """
-    _target()
+    _known_targets()
     _compiler()
 
 
 def is_kept(code: Code) -> bool:
     """Whether nothing has to be compiled, as far as names tell."""
     with suppress(UnavailableError, OSError, RuntimeError):
-        return any((cache_folder() / "native").glob(f"{code.name}-{_key(code, _target())}-*.so"))
+        folder = cache_folder() / "native"
+        return any(any(folder.glob(f"{code.name}-{_key(code, target)}-*.so")) for target in _known_targets())
     return False
 
 
-def _target() -> tuple[str, ...]:
+def _known_targets() -> list[tuple[str, ...]]:
     if sys.platform != "linux":
         raise UnavailableError("it was never tried on this system")
     if not (known := targets()):
         raise UnavailableError("the processor has neither AVX2 nor AVX-512")
-    return known[0]
+    return known
 
 
 def targets() -> list[tuple[str, ...]]:
@@ -104,7 +115,7 @@ def targets() -> list[tuple[str, ...]]:
     if known != "AVX512":
         return [_AVX2] if known == "AVX2" else []
     abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
-    found = [_AVX512, _AVX2]
+    found: list[tuple[str, ...]] = [_AVX512, _AVX2]
     for target, ability in ((_WHOLE_PRODUCTS, "avx512_vnni"), (_PAIRS, "avx512_bf16"), (_TILES, "amx_bf16")):
         if not abilities.get(ability) or (target is _TILES and not _may_use_tiles()):
             break
@@ -229,7 +240,7 @@ def _run(*commands: list[str]) -> None:
             if process.returncode:
                 words = complaints.decode(errors="replace").splitlines() or ["no message"]
                 told = next((line for line in words if "error" in line.lower()), words[0])
-                raise UnavailableError(f"{command[0]} failed: {told}")
+                raise _NotCompiledError(f"{command[0]} failed: {told}")
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"{commands[0][0]} did not end") from None
     finally:

@@ -107,10 +107,15 @@ INLINE Whole nearest(Lanes x) {
 
 /* e^x: 2^n times a polynomial of what n leaves (Cephes), to about one unit in the last place. */
 INLINE Lanes exponential(Lanes x) {
+#ifdef __AVX512F__
+    x = (Lanes)_mm512_max_ps(_mm512_set1_ps(-87), _mm512_min_ps(_mm512_set1_ps(88), (__m512)x));
+    Lanes n = (Lanes)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT);
+#else
     x = choose(x > 88.0f, (Lanes){} + 88.0f, x);
     x = choose(x < -87.0f, (Lanes){} - 87.0f, x);
     Whole whole = nearest(x * 1.44269504f);
     Lanes n = __builtin_convertvector(whole, Lanes);
+#endif
     Lanes r = x - n * 0.693359375f + n * 2.12194440e-4f; /* log 2 in two parts */
     Lanes y = r * 1.9875691500e-4f + 1.3981999507e-3f;
     y = y * r + 8.3334519073e-3f;
@@ -118,8 +123,14 @@ INLINE Lanes exponential(Lanes x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
+#ifdef __AVX512F__
+    return (Lanes)_mm512_scalef_ps((__m512)y, (__m512)n);
+#else
     return y * (Lanes)((whole + 127) << 23);
+#endif
 }
+
+INLINE Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exponential(-x)); }
 
 INLINE Lanes activated(Lanes x, int64_t activation) {
     if (activation == RELU) return choose(x < 0.0f, (Lanes){}, x);
@@ -127,4 +138,3 @@ INLINE Lanes activated(Lanes x, int64_t activation) {
     if (activation == GELU) slope = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi): the tanh form */
     return x / (1.0f + exponential(-slope));
 }
-

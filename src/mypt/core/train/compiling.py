@@ -50,8 +50,8 @@ def choose_compiled(
     wanted = is_to_compile(config, origin.own)
     if wanted is False or (wanted is None and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
-    if device.kernels and config.training.kernels == "on":
-        return device
+    if device.kernels and wanted is None:
+        return device  # no compiled step was found to be faster, and to try takes half a minute
     compiled = device.with_compiled_code()
     try:
         if wanted is None:
@@ -98,7 +98,6 @@ def _facts(config: RunConfig, device: Device) -> dict[str, str]:
     names = ("batch_size", "sequences_at_once", "optimizer", "document_mask", "checkpoint_activations")
     facts = {name: str(getattr(config.training, name)) for name in names}
     facts |= {"device": device.label, "precision": device.precision, "model": config.model.as_json()}
-    facts["kernels"] = str(device.kernels)
     return machine_facts() | facts | {"arithmetic": ARITHMETIC}
 
 

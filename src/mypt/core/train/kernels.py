@@ -43,11 +43,6 @@ def with_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Gen
     return replace(device, kernels=True)
 
 
-def expecting_kernels(config: RunConfig, device: Device, own: Snapshot | None) -> Device:
-    """What `with_kernels` will probably give; nothing is compiled."""
-    return replace(device, kernels=_can_compile(device) and _are_wanted(config, own))
-
-
 def _can_compile(device: Device) -> bool:
     try:
         _require(device)

@@ -15,6 +15,8 @@ import torch
 
 from mypt.core.device import Device, Precision
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
+from mypt.core.model.kernels.code import NO_KERNELS, open_kernels, place_kernels
+from mypt.core.model.kernels.functions import Kernels
 from mypt.core.model.layers import Block
 from mypt.core.model.rotary import rotation_at
 from mypt.core.trials import find_trial, keep_trial, machine_facts
@@ -37,12 +39,13 @@ def with_fastest_precision(device: Device, model: ModelConfig) -> Generator[Even
 
     A model of which one block does not fit is not tried: whoever builds it says what it needs.
     """
-    facts = machine_facts() | _block_facts(model)
+    kernels = open_kernels() if device.kernels else None
+    facts = machine_facts() | _block_facts(model) | {"kernels": kernels.calls.library.digest if kernels else NO_KERNELS}
     trial = find_trial("bf16", facts)
     if trial is None and not _fits(model):
         return replace(device, precision="fp32")
     if trial is None:
-        usual_s, tried_s = _seconds_of_a_block(model)
+        usual_s, tried_s = _seconds_of_a_block(model, kernels)
         trial = Trial(question="bf16", facts=facts, usual_s=usual_s, tried_s=tried_s)
         keep_trial(trial)
         yield Noted(_told(trial))
@@ -73,20 +76,20 @@ def _block_facts(model: ModelConfig) -> dict[str, str]:
     return {name: str(getattr(model, name)) for name in names}
 
 
-def _seconds_of_a_block(model: ModelConfig) -> tuple[float, float]:
+def _seconds_of_a_block(model: ModelConfig, kernels: Kernels | None) -> tuple[float, float]:
     """Time one block, forward and backward, in fp32 and in bf16; with more tokens too, if there is time for it."""
     ends_s = time.monotonic() + _LONGEST_S
-    usual_s, tried_s = _best_of_turns(model, _FEWEST_TOKENS, ends_s)
+    usual_s, tried_s = _best_of_turns(model, kernels, _FEWEST_TOKENS, ends_s)
     is_clear = tried_s >= _FAR_SLOWER * usual_s
     more_s = _FEWEST_ROUNDS * (usual_s + tried_s) * _MOST_TOKENS / _FEWEST_TOKENS
     if is_clear or time.monotonic() + more_s > ends_s:
         return usual_s, tried_s
-    return _best_of_turns(model, _MOST_TOKENS, ends_s)
+    return _best_of_turns(model, kernels, _MOST_TOKENS, ends_s)
 
 
-def _best_of_turns(model: ModelConfig, tokens: int, ends_s: float) -> tuple[float, float]:
+def _best_of_turns(model: ModelConfig, kernels: Kernels | None, tokens: int, ends_s: float) -> tuple[float, float]:
     """The least seconds of each: the first round prepares the others, and what else the machine does only adds."""
-    usual, tried = (_work(model, dtype, tokens) for dtype in (torch.float32, torch.bfloat16))
+    usual, tried = (_work(model, kernels, dtype, tokens) for dtype in (torch.float32, torch.bfloat16))
     usual_s = tried_s = math.inf
     for done in range(1, _MOST_ROUNDS + 1):
         started_s = time.monotonic()
@@ -104,11 +107,13 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - started_s
 
 
-def _work(model: ModelConfig, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
+def _work(model: ModelConfig, kernels: Kernels | None, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
     """A step of one block on about so many tokens; the caller's random numbers stay what they were."""
     T = min(tokens, model.block_size)
     with torch.random.fork_rng(devices=[]):
         block = Block(model, 0).to(dtype)
+        if kernels:
+            place_kernels(block, kernels)
         x_BTC = torch.randn(max(1, tokens // T), T, model.n_embd, dtype=dtype, requires_grad=True)
     rotation = rotation_at(torch.arange(T), model.head_width, model.rope_base) if model.traits.rotary else None
 

@@ -15,7 +15,6 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import read_corpus
 from mypt.core.device import Device
 from mypt.core.generate.loaded import load_model
-from mypt.core.train.kernels import with_kernels
 from mypt.core.train.pace import on_a_copy, seconds_per_step
 from mypt.core.train.run import train
 from mypt.core.train.start import run_device
@@ -62,7 +61,7 @@ def quickstart(
     yield Noted(f"text: {_DESCRIPTIONS[flavour]}, {len(text) / 1e6:.1f} million characters ({text_path})")
     config = quickstart_config(text_path, seed, device)
     yield Noted("measuring how fast this machine is …")
-    here = yield from with_kernels(config, (yield from run_device(config, None)), None)
+    here = yield from run_device(config, None)
     step_s = _seconds_per_step(config, here, minutes * 60)
     steps = max(50, round(minutes * 60 / step_s))
     yield Noted(f"a step takes {step_s * 1000:.0f} ms, so {steps:,} steps fill about {minutes:g} min")

@@ -18,7 +18,6 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import load_tensors
 from mypt.core.device import deterministic
 from mypt.core.train.compiling import choose_compiled
-from mypt.core.train.kernels import with_kernels
 from mypt.core.train.memory import clear_shortage
 from mypt.core.train.session import Session
 from mypt.core.train.start import Origin, begin, other_surroundings, read_text, run_device
@@ -46,7 +45,6 @@ def replay(directory: ModelDirectory) -> Generator[Event]:
         origin = Origin(own=before)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
-            device = yield from with_kernels(config, device, after)
             device = yield from choose_compiled(config, device, corpus, Origin(own=after), None)
             session = begin(config, corpus, origin, device)
         yield from other_surroundings(after.training.versions, session.versions())

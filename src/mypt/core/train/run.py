@@ -13,7 +13,6 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device, deterministic
 from mypt.core.train.compiling import choose_compiled
-from mypt.core.train.kernels import with_kernels
 from mypt.core.train.length import with_duration, with_tokens
 from mypt.core.train.loop import Loop
 from mypt.core.train.memory import chosen_sequences, clear_shortage, copy_fits, fitting_sequences, step_memory
@@ -75,7 +74,6 @@ def train(
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-            device = yield from with_kernels(config, device, origin.own)
             fitted = device.with_compiled_code() if is_to_compile(config, origin.own) else device
             if fit_micro_batch:
                 config = _with_fitting_pieces(config, origin, fitted)

@@ -15,6 +15,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.code import NO_KERNELS
 from mypt.core.seeds import mix
 from mypt.core.tokens.find import NAMES, find_tokenizer
+from mypt.core.train.kernels import with_kernels
 from mypt.core.train.precision import with_fastest_precision
 from mypt.core.train.progress import Progress
 from mypt.core.train.session import Session
@@ -76,25 +77,29 @@ def find_origin(
 
 
 def run_device(config: RunConfig, own: Snapshot | None) -> Generator[Event, None, Device]:
-    """Decide where a run happens; one that goes on keeps its precision, where the device has it.
+    """Decide where a run happens, and how but for compiling; one that goes on keeps what it had, where it is there.
 
     Whatever was not decided before is decided by what is fastest here.
 
     Raises:
-        UsageError: for a device this machine does not have.
+        UsageError: for a device this machine does not have, and kernels that it is told to have and cannot.
     """
     training = config.training
-    device = choose_device(training.device, training.precision)
+    device, is_open = _with_own_precision(choose_device(training.device, training.precision), training, own)
+    device = yield from with_kernels(config, device, own)
+    return (yield from with_fastest_precision(device, config.model)) if is_open else device
+
+
+def _with_own_precision(device: Device, training: TrainingConfig, own: Snapshot | None) -> tuple[Device, bool]:
+    """The device with what the run had before, and whether a trial is still to decide between fp32 and bf16."""
     if training.precision != "auto":
-        return device
+        return device, False
     saved = own.training.versions if own else {}
     if saved.get("device", "").startswith(device.kind):
         precision = saved.get("precision")
         if precision in ("fp32", "fp16") or (precision == "bf16" and computes_bf16(device.torch) is not False):
-            return replace(device, precision=precision)
-    if device.kind != "cpu" or computes_bf16(device.torch) is False:
-        return device
-    return (yield from with_fastest_precision(device, config.model))
+            return replace(device, precision=precision), False
+    return device, device.kind == "cpu" and computes_bf16(device.torch) is not False
 
 
 def is_to_compile(config: RunConfig, own: Snapshot | None) -> bool | None:

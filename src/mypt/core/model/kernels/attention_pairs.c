@@ -10,9 +10,9 @@ typedef struct {
     float *key_gradients, *value_gradients; /* (D, S) */
     float *scores, *score_gradients;        /* (QUERIES, S) */
     float *exact;                           /* (QUERIES, D) */
-    uint32_t *key_rows, *value_rows;        /* (T / 2, D): pairs of positions */
-    uint32_t *key_pairs, *value_pairs;      /* (D / 2, S): pairs of a head's numbers */
-    uint32_t *weight_pairs, *moved_pairs;   /* (QUERIES / 2, S) */
+    uint32_t *key_rows, *value_rows;        /* (D / TILE, T / 2, TILE): pairs of positions */
+    uint32_t *key_pairs, *value_pairs;      /* (T / TILE, D / 2, TILE): pairs of a head's numbers */
+    uint32_t *weight_pairs, *moved_pairs;   /* (T / TILE, QUERIES / 2, TILE) */
     uint16_t *moved;                        /* (QUERIES, S) */
     uint16_t *rows;                         /* (T, D) */
     uint16_t *queries, *mixed;              /* (QUERIES, D) */
@@ -68,13 +68,13 @@ static void read_head(const Attention *a, const Room *room, int64_t b, int64_t h
         }
     }
     if (rows) pair_rows(rows, room->rows, T, D);
-    if (pairs) turn_over((float *)pairs, room->S, (float *)room->rows, D / 2, T, D / 2);
+    if (pairs) pair_columns(pairs, room->rows, T, D);
 }
 
 /* (QUERIES, D) -> (D, QUERIES) */
-static void turn_queries(uint16_t *to, const uint16_t *from, uint32_t *pairs, int64_t D) {
-    pair_rows(pairs, from, QUERIES, D);
-    turn_over((float *)to, QUERIES / 2, (float *)pairs, D, QUERIES / 2, D);
+static void turn_queries(uint16_t *to, const uint16_t *from, int64_t D) {
+    for (int64_t i = 0; i < QUERIES; i += LANES)
+        EACH(d, D) EACH(k, LANES) to[d * QUERIES + i + k] = from[(i + k) * D + d];
 }
 
 /* Some queries, and their scores with all keys up to the last of them. */
@@ -86,7 +86,7 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
     }
     narrow(room->queries, room->exact, QUERIES * D);
     Left queries = {room->queries, D};
-    Right keys = {room->key_pairs, S};
+    Right keys = {room->key_pairs, D / 2 * TILE};
     multiply_pairs(room->scores, S, queries, keys, QUERIES, first + QUERIES, D, NEW);
 }
 
@@ -107,7 +107,7 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
         narrow(room->moved + i * S, scores, keys);
     }
     Left weights = {room->moved, S};
-    Right values = {room->value_rows, D};
+    Right values = {room->value_rows, room->T / 2 * TILE};
     multiply_pairs(room->exact, D, weights, values, QUERIES, D, keys, NEW);
     EACH(i, count) {
         void *to = place(outputs, ((b * a->T + first + i) * a->H + h) * a->D, BF16);
@@ -135,10 +135,10 @@ void attend_in_pairs(const Attention *a, void *outputs, float *sums, float *memo
 
 /* Weights of two queries that are next to each other, and the gradients of their scores, in bf16. */
 static void keep_pairs(const Room *room, int64_t i, int64_t keys) {
-    int64_t S = room->S;
+    int64_t S = room->S, block = QUERIES / 2 * TILE;
     const float *weights = room->scores + i * S, *moved = room->score_gradients + i * S;
-    pair_up(room->weight_pairs + i / 2 * S, weights, weights + S, keys);
-    pair_up(room->moved_pairs + i / 2 * S, moved, moved + S, keys);
+    pair_up(room->weight_pairs + i / 2 * TILE, block, weights, weights + S, keys);
+    pair_up(room->moved_pairs + i / 2 * TILE, block, moved, moved + S, keys);
     narrow(room->moved + i * S, moved, keys);
     narrow(room->moved + (i + 1) * S, moved + S, keys);
 }
@@ -152,8 +152,8 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, BF16);
         memcpy(room->mixed + i * D, from, a->D * sizeof(uint16_t));
     }
-    multiply_pairs(room->score_gradients, S, (Left){room->mixed, D}, (Right){room->value_pairs, S}, QUERIES, keys, D,
-                   NEW);
+    Right values = {room->value_pairs, D / 2 * TILE};
+    multiply_pairs(room->score_gradients, S, (Left){room->mixed, D}, values, QUERIES, keys, D, NEW);
     EACH(i, QUERIES) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
@@ -161,13 +161,14 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
         weigh_back(a, scores, room->score_gradients + i * S, chance_of(a, b, h, first + i), keys);
         if (i % 2) keep_pairs(room, i - 1, keys);
     }
-    uint32_t *pairs = (uint32_t *)room->exact; /* not needed meanwhile */
-    turn_queries(room->turned_mixed, room->mixed, pairs, D);
-    turn_queries(room->turned_queries, room->queries, pairs, D);
+    turn_queries(room->turned_mixed, room->mixed, D);
+    turn_queries(room->turned_queries, room->queries, D);
     Left turned_mixed = {room->turned_mixed, QUERIES}, turned_queries = {room->turned_queries, QUERIES};
-    multiply_pairs(room->value_gradients, S, turned_mixed, (Right){room->weight_pairs, S}, D, keys, QUERIES, MORE);
-    multiply_pairs(room->key_gradients, S, turned_queries, (Right){room->moved_pairs, S}, D, keys, QUERIES, MORE);
-    multiply_pairs(room->exact, D, (Left){room->moved, S}, (Right){room->key_rows, D}, QUERIES, D, keys, NEW);
+    Right weights = {room->weight_pairs, QUERIES / 2 * TILE}, moved = {room->moved_pairs, QUERIES / 2 * TILE};
+    Right key_rows = {room->key_rows, room->T / 2 * TILE};
+    multiply_pairs(room->value_gradients, S, turned_mixed, weights, D, keys, QUERIES, MORE);
+    multiply_pairs(room->key_gradients, S, turned_queries, moved, D, keys, QUERIES, MORE);
+    multiply_pairs(room->exact, D, (Left){room->moved, S}, key_rows, QUERIES, D, keys, NEW);
     EACH(i, count) {
         int64_t from = vector(a, b, first + i, h);
         go_back(a, gradients, room->exact + i * D, from, a->query_norm, norm_gradient, first + i, 1 / sqrtf(a->D));

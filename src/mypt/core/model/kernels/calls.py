@@ -19,6 +19,8 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1}
 _MOST_DROPPED = 1 - 2.0**-24
 ROWS_AT_ONCE = 64
 """Whose gradients of a norm's weights are one sum."""
+HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
+"""`head` knows widths that are multiples of this; smaller vocabularies have too little for several threads."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -38,6 +40,15 @@ class _Move(Structure):
         *((name, c_void_p) for name in ("weights", "momentum", "row_squares", "gradients", "directions")),
         *((name, c_int64) for name in ("rows", "columns", "kind")),
         *((name, c_float) for name in ("rate", "shrink", "momentum_share", "row_share")),
+        ("threads", c_int32),
+    )
+
+
+class _Head(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("rows", "weights", "targets", "losses", "row_gradients", "weight_gradients")),
+        *((name, c_int64) for name in ("N", "C", "V")),
+        ("weight", c_float),
         ("threads", c_int32),
     )
 
@@ -74,7 +85,11 @@ class Calls:
             "mypt_norm_back": (_P, _P, _P, _P, _P, _P, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_gate": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_gate_back": (_P, _P, _P, _P, _P, _COUNT, _THREADS, _COUNT),
+            "mypt_gelu": (_P, _P, _COUNT, _THREADS, _COUNT),
+            "mypt_gelu_back": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
+            "mypt_drop": (_P, _P, _COUNT, c_uint64, _NUMBER, _THREADS, _COUNT),
             "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
+            "mypt_has_pairs": (),
             "mypt_muon_mix": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_muon_move": (POINTER(_Move), _P),
         }
@@ -82,6 +97,10 @@ class Calls:
             function = getattr(self.library, name)
             function.argtypes, function.restype = types, None
         self.library.mypt_attention_room.restype = c_int64
+        self.library.mypt_has_pairs.restype = c_int32
+        if self.library.mypt_has_pairs():
+            self.library.mypt_head.argtypes, self.library.mypt_head.restype = (POINTER(_Head), _P), None
+            self.library.mypt_head_room.argtypes, self.library.mypt_head_room.restype = (_COUNT,) * 4, c_int64
 
     def attend(self, inputs_BTW: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
         """Mixed values, shape (B, T, H x D), and the logarithms of the sums of weights, shape (B, H, T)."""
@@ -134,6 +153,24 @@ class Calls:
         self.library.mypt_gate_back(*map(_at, given), gate.numel(), *_how(gate))
         return gradients
 
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU in its tanh form."""
+        outputs = torch.empty_like(x)
+        self.library.mypt_gelu(_at(x), _at(outputs), x.numel(), *_how(x))
+        return outputs
+
+    def gelu_back(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """Gradients of the inputs."""
+        gradients = torch.empty_like(x)
+        self.library.mypt_gelu_back(*map(_at, (gradient.contiguous(), x, gradients)), x.numel(), *_how(x))
+        return gradients
+
+    def drop(self, x: Tensor, dropout: float, seed: int) -> Tensor:
+        """Zero for a share of numbers, the same ones for a seed."""
+        outputs = torch.empty_like(x)
+        self.library.mypt_drop(_at(x), _at(outputs), x.numel(), seed, min(dropout, _MOST_DROPPED), *_how(x))
+        return outputs
+
     def loss(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
         """What `logits_to_gradient` does.
 
@@ -146,6 +183,32 @@ class Calls:
         given = _at(logits_RV), _at(targets_R, torch.int64), _at(losses)
         self.library.mypt_loss(*given, 1 / float(divisor), *logits_RV.shape, *_how(logits_RV))
         return losses
+
+    def does_head(self, hidden_NC: Tensor, weight_VC: Tensor) -> bool:
+        """Whether `head` can be called with these."""
+        V, C = weight_VC.shape
+        is_narrow = hidden_NC.dtype == weight_VC.dtype == torch.bfloat16
+        return is_narrow and C % HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and bool(self.library.mypt_has_pairs())
+
+    def head(
+        self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, divisor: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, shape (N,), and the gradients of their sum / divisor: of hidden states, and of weights in fp32.
+
+        Raises:
+            IndexError: for a target that no logit is of.
+        """
+        (N, C), V = hidden_NC.shape, len(weight_VC)
+        if targets_N.max() >= V:
+            raise IndexError(f"a target of {targets_N.max()} and {V} logits")
+        own = _Head(N=N, C=C, V=V, weight=1 / float(divisor), threads=torch.get_num_threads())
+        losses, gradients = hidden_NC.new_empty(N, dtype=torch.float32), torch.empty_like(hidden_NC)
+        weight_gradients = torch.empty_like(weight_VC, dtype=torch.float32)
+        own.rows, own.weights, own.targets = _at(hidden_NC), _at(weight_VC), _at(targets_N, torch.int64)
+        own.losses, own.row_gradients, own.weight_gradients = map(_at, (losses, gradients, weight_gradients))
+        room = losses.new_empty(self.library.mypt_head_room(N, C, V, own.threads))
+        self.library.mypt_head(ctypes.byref(own), _at(room))
+        return losses, gradients, weight_gradients
 
     def muon_mix(self, gradients: Sequence[Tensor], momenta: Sequence[Tensor], stack_KRC: Tensor, share: float) -> None:
         """Fill a stack with what lies a share of the way from each gradient to its momentum."""

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mypt.core.model.attention import Documents
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
-from mypt.core.model.layers import Block, RmsNorm, SwiGlu
+from mypt.core.model.layers import Attention, Dropout, Gelu, RmsNorm, SwiGlu
+from mypt.core.model.loss import head_loss
 from mypt.core.native.library import Code, Library, UnavailableError, open_library
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
 
@@ -20,6 +21,7 @@ NO_KERNELS = "no"
 """What a state says where a run has none; else which they are, since other compilers may make others."""
 _AGREES_WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """Of each gradient's norm: sums are taken in another order. In bf16 torch's own are up to 0.08 from those in fp32."""
+_HEAD_WITHIN, _SOME_TOKENS = 0.02, 4200
 
 
 def use_kernels(model: GPT) -> None:
@@ -28,7 +30,7 @@ def use_kernels(model: GPT) -> None:
     Raises:
         UnavailableError: where there are none.
     """
-    _place(model, open_kernels())
+    place_in_model(model, open_kernels())
 
 
 @cache
@@ -41,17 +43,18 @@ def open_kernels() -> Kernels:
     return Kernels(Calls(open_library(CODE)))
 
 
-def _place(model: GPT, kernels: Kernels) -> None:
-    model.logits_to_gradient = kernels.logits_to_gradient
+def place_in_model(model: GPT, kernels: Kernels) -> None:
+    """Have a model, and all parts of it, call these kernels."""
+    model.head_loss = kernels.head_loss
     model.training_mask = _documents
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        block.attention.kernels = kernels
-        if isinstance(block.mlp, SwiGlu):
-            block.mlp.kernels = kernels
-        for norm in (block.attention_norm, block.mlp_norm, model.final_norm):
-            if isinstance(norm, RmsNorm):
-                norm.kernels = kernels
+    place_kernels(model, kernels)
+
+
+def place_kernels(module: nn.Module, kernels: Kernels) -> None:
+    """Have all parts of a module call these kernels."""
+    for part in module.modules():
+        if isinstance(part, (Attention, Dropout, Gelu, RmsNorm, SwiGlu)):
+            part.kernels = kernels
 
 
 def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None:
@@ -66,12 +69,13 @@ def _require_agreement(library: Library) -> None:
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         _require_agreement_of_muon(calls)
+        _require_agreement_of_head(calls)
         for family in FAMILIES:
             model = _example(family)
             for dtype, allowed in _AGREES_WITHIN.items():
                 narrow = copy.deepcopy(model).to(dtype)
                 expected = _loss_and_gradients(copy.deepcopy(narrow).float())
-                _place(narrow, kernels)
+                place_in_model(narrow, kernels)
                 found = _loss_and_gradients(narrow)
                 if not all((a - b).norm() <= allowed * a.norm() for a, b in zip(expected, found, strict=True)):
                     raise UnavailableError(f"kernels do not agree with the model ({family}, {dtype})")
@@ -92,6 +96,20 @@ def _require_agreement_of_muon(calls: Calls) -> None:
     for theirs, ours in zip(expected, (mixed, weights, momentum, row_squares), strict=True):
         if not (ours - theirs).norm() <= _AGREES_WITHIN[torch.float32] * theirs.norm():
             raise UnavailableError("kernels do not agree with Muon")
+
+
+def _require_agreement_of_head(calls: Calls) -> None:
+    """Compare the head in bf16, where there is one, with that in fp32."""
+    hidden_NC, weight_VC = torch.randn(150, 64).bfloat16(), torch.randn(_SOME_TOKENS, 64).bfloat16()
+    if not calls.does_head(hidden_NC, weight_VC):
+        return
+    targets_N, divisor = torch.arange(150) * 37 % _SOME_TOKENS, torch.tensor(7.0)
+    targets_N[::5] = -1
+    expected = head_loss(hidden_NC.float(), weight_VC.float(), None, targets_N, divisor)
+    losses_N, *gradients = calls.head(hidden_NC, weight_VC, targets_N, divisor)
+    pairs = zip((expected.total, expected.hidden_NC, expected.weight_VC), (losses_N.sum(), *gradients), strict=True)
+    if not all((theirs - ours).norm() <= _HEAD_WITHIN * theirs.norm() for theirs, ours in pairs):
+        raise UnavailableError("kernels do not agree with the loss")
 
 
 def _example(family: FamilyName) -> GPT:
@@ -118,7 +136,7 @@ def _loss_and_gradients(model: GPT) -> list[Tensor]:
 CODE = Code(
     name="kernels",
     folder=Path(__file__).parent,
-    functions=("mypt_attend_back", "mypt_norm_back", "mypt_gate_back", "mypt_loss", "mypt_muon_move"),
+    functions=("mypt_attend_back", "mypt_norm_back", "mypt_drop", "mypt_has_pairs", "mypt_loss", "mypt_muon_move"),
     require_agreement=_require_agreement,
     sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}",),
 )

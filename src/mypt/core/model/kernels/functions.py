@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from mypt.core.model.attention import Documents
 from mypt.core.model.kernels.calls import Calls, Heads
 from mypt.core.model.layers import Attention, RotaryAttention
+from mypt.core.model.loss import HeadGradients, head_loss
 from mypt.core.model.rotary import Rotation
 
 _SEEDS = 2**62
@@ -45,8 +46,7 @@ class Kernels:
             sin_T1P=None if rotation is None else rotation.sin_T1P,
             documents_BT=None if documents is None else documents.of_BT,
             dropout=dropout,
-            # From torch's generator, as torch's own dropout: a function of the step.
-            seed=int(torch.randint(_SEEDS, ())) if dropout else 0,
+            seed=_seed() if dropout else 0,
         )
         return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
 
@@ -58,9 +58,27 @@ class Kernels:
         """SwiGLU's gate."""
         return _Gate.apply(self.calls, gate_BTI, up_BTI)
 
-    def logits_to_gradient(self, logits_RV: Tensor, targets_R: Tensor, divisor: Tensor) -> Tensor:
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU."""
+        return _Gelu.apply(self.calls, x)
+
+    def drop(self, x: Tensor, dropout: float) -> Tensor:
+        """Dropout."""
+        return _Drop.apply(self.calls, x, dropout, _seed())
+
+    def head_loss(
+        self, hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, targets_N: Tensor, divisor: Tensor
+    ) -> HeadGradients:
         """As the function of this name in loss.py."""
-        return self.calls.loss(logits_RV, targets_R, divisor)
+        if bias_V is None and self.calls.does_head(hidden_NC, weight_VC):
+            losses_N, hidden_gradient_NC, weight_gradient_VC = self.calls.head(hidden_NC, weight_VC, targets_N, divisor)
+            return HeadGradients(losses_N.sum(), hidden_gradient_NC, weight_gradient_VC, None)
+        return head_loss(hidden_NC, weight_VC, bias_V, targets_N, divisor, self.calls.loss)
+
+
+def _seed() -> int:
+    """From torch's generator, as torch's own dropout: a function of the step."""
+    return int(torch.randint(_SEEDS, ()))
 
 
 class _Attend(torch.autograd.Function):
@@ -128,3 +146,36 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
         """Gradients of both."""
         return None, *ctx.calls.gate_back(gradient, *ctx.saved_tensors)
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def forward(ctx: Any, calls: Calls, x: Tensor) -> Tensor:  # noqa: ANN401 - torch's own
+        """Keep the inputs."""
+        ctx.save_for_backward(x)
+        ctx.calls = calls
+        return calls.gelu(x)
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Gradients of the inputs."""
+        return None, ctx.calls.gelu_back(gradient, *ctx.saved_tensors)
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def forward(ctx: Any, calls: Calls, x: Tensor, dropout: float, seed: int) -> Tensor:  # noqa: ANN401 - torch's own
+        """Keep a number, and find again by it what was dropped."""
+        ctx.calls, ctx.how = calls, (dropout, seed)
+        return calls.drop(x.contiguous(), dropout, seed)
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Gradients of what was not dropped."""
+        return None, ctx.calls.drop(gradient.contiguous(), *ctx.how), None, None

@@ -1,8 +1,8 @@
 /* Products of small matrices in bf16, summed in fp32, by instructions that take pairs of numbers: AMX's for tiles of
  * 16 x 16, or AVX-512's for vectors. Rows, columns and depths are filled up to multiples of MULTIPLE.
  *
- * The left matrix lies as it is. Of the right one a word holds two numbers of a column, one below the other, so that its
- * rows of words are half as many.
+ * The left matrix lies as it is. Of the right one a word holds two numbers of a column, one below the other, and sixteen
+ * columns lie together: a tile is read from one place.
  */
 #include "tiles.h"
 
@@ -13,13 +13,14 @@ typedef struct {
     int64_t row;
 } Left;
 
+#define TILE 16
+
 typedef struct {
-    const uint32_t *pairs; /* (depth / 2, columns) */
-    int64_t row;
+    const uint32_t *pairs; /* (columns / TILE, block / TILE, TILE): of each block the first `depth` / 2 rows are taken */
+    int64_t block;
 } Right;
 
 #ifdef __AMX_BF16__
-#define TILE 16
 /* What was written is in memory: GCC's functions for tiles do not say which memory they read. */
 #define SETTLED(memory) __asm__ volatile("" : : "r"(memory) : "memory")
 
@@ -39,7 +40,7 @@ static void end_products(void) { _tile_release(); }
 
 /* 32 x 32 sums in four tiles */
 static void product_tile(float *to, int64_t to_row, Left a, Right b, int64_t depth, enum Sum sum) {
-    int64_t stride = to_row * sizeof(float), a_stride = a.row * sizeof(uint16_t), b_stride = b.row * sizeof(uint32_t);
+    int64_t stride = to_row * sizeof(float), a_stride = a.row * sizeof(uint16_t);
     float *below = to + TILE * to_row;
     SETTLED(to);
     if (sum == MORE) {
@@ -55,10 +56,10 @@ static void product_tile(float *to, int64_t to_row, Left a, Right b, int64_t dep
     }
     for (int64_t k = 0; k < depth; k += 2 * TILE) {
         const uint16_t *left = a.numbers + k;
-        const uint32_t *right = b.pairs + k / 2 * b.row;
+        const uint32_t *right = b.pairs + k / 2 * TILE;
         _tile_loadd(4, left, a_stride);
-        _tile_loadd(6, right, b_stride);
-        _tile_loadd(7, right + TILE, b_stride);
+        _tile_loadd(6, right, 4 * TILE);
+        _tile_loadd(7, right + b.block, 4 * TILE);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, left + TILE * a.row, a_stride);
@@ -84,7 +85,7 @@ static void sums_of_rows(float *to, int64_t to_row, Left a, Right b, int64_t dep
     }
     EACH(k, depth / 2) {
         __m512i row[TILE_VECTORS];
-        EACH_UNROLLED(v, TILE_VECTORS) row[v] = _mm512_loadu_si512(b.pairs + k * b.row + v * LANES);
+        EACH_UNROLLED(v, TILE_VECTORS) row[v] = _mm512_loadu_si512(b.pairs + k * TILE + v * b.block);
         EACH_UNROLLED(r, TILE_ROWS) {
             int32_t pair;
             memcpy(&pair, a.numbers + r * a.row + 2 * k, sizeof pair);
@@ -110,7 +111,7 @@ static void multiply_pairs(float *to, int64_t to_row, Left a, Right b, int64_t r
     for (int64_t c = 0; c < columns; c += MULTIPLE)
         for (int64_t r = 0; r < rows; r += MULTIPLE) {
             Left some = {a.numbers + r * a.row, a.row};
-            product_tile(to + r * to_row + c, to_row, some, (Right){b.pairs + c, b.row}, depth, sum);
+            product_tile(to + r * to_row + c, to_row, some, (Right){b.pairs + c / TILE * b.block, b.block}, depth, sum);
         }
 }
 
@@ -124,14 +125,24 @@ INLINE Bits paired(Lanes first, Lanes second) {
     return __builtin_convertvector(narrowed(first), Bits) | __builtin_convertvector(narrowed(second), Bits) << 16;
 }
 
-/* Two rows of fp32 -> a row of pairs */
-static void pair_up(uint32_t *to, const float *first, const float *second, int64_t count) {
-    EACH_VECTOR(i, count) *(Bits *)(to + i) = paired(load(first + i, FP32), load(second + i, FP32));
+/* Two rows of fp32 -> a row of pairs; blocks are so many words apart. */
+static void pair_up(uint32_t *to, int64_t block, const float *first, const float *second, int64_t count) {
+    for (int64_t i = 0; i < count; i += TILE, to += block) *(Bits *)to = paired(load(first + i, FP32), load(second + i, FP32));
 }
 
-/* (rows, columns) of bf16 -> (rows / 2, columns) of pairs */
+/* (rows, columns) of bf16 -> pairs of rows */
 static void pair_rows(uint32_t *to, const uint16_t *from, int64_t rows, int64_t columns) {
-    for (int64_t r = 0; r < rows; r += 2)
-        EACH(c, columns) *to++ = from[r * columns + c] | (uint32_t)from[(r + 1) * columns + c] << 16;
+    for (int64_t c = 0; c < columns; c += TILE)
+        for (int64_t r = 0; r < rows; r += 2, to += TILE) {
+            Bits first = __builtin_convertvector(*(const Halves *)(from + r * columns + c), Bits);
+            Bits second = __builtin_convertvector(*(const Halves *)(from + (r + 1) * columns + c), Bits);
+            *(Bits *)to = first | second << 16;
+        }
+}
+
+/* (rows, columns) of bf16 -> pairs of columns, which become rows */
+static void pair_columns(uint32_t *to, const uint16_t *from, int64_t rows, int64_t columns) {
+    for (int64_t r = 0; r < rows; r += TILE, to += TILE * columns / 2)
+        turn_over((float *)to, TILE, (const float *)(from + r * columns), columns / 2, TILE, columns / 2);
 }
 #endif

@@ -1,5 +1,6 @@
-/* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), and their gradients. */
-#include "vectors.h"
+/* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their gradients,
+ * and dropout. */
+#include "chance.h"
 
 /* The shares of ROWS_AT_ONCE rows in a weight's gradient are one sum, so that its order does not depend on threads. */
 #define NUMBERS_AT_ONCE 4096
@@ -58,11 +59,42 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
             Lanes moved = get(output_gradients, i, count, kind);
-            Lanes x = get(gates, i, count, kind), sigmoid = 1 / (1 + exponential(-x));
-            put(up_gradients, i, count, kind, moved * x * sigmoid);
-            moved *= get(ups, i, count, kind) * sigmoid * (1 + x * (1 - sigmoid));
+            Lanes x = get(gates, i, count, kind), share = sigmoid(x);
+            put(up_gradients, i, count, kind, moved * x * share);
+            moved *= get(ups, i, count, kind) * share * (1 + x * (1 - share));
             put(gate_gradients, i, count, kind, moved);
         }
+}
+
+/* In the tanh form. */
+INLINE void gelu(const void *inputs, void *outputs, int64_t count, int32_t threads, int64_t kind) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES)
+            put(outputs, i, count, kind, activated(get(inputs, i, count, kind), GELU));
+}
+
+INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gradients, int64_t count, int32_t threads,
+                      int64_t kind) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            Lanes x = get(inputs, i, count, kind), squared = 0.044715f * x * x;
+            Lanes share = sigmoid(1.5957691216f * x * (1 + squared));
+            Lanes slope = share + x * share * (1 - share) * 1.5957691216f * (1 + 3 * squared);
+            put(gradients, i, count, kind, get(output_gradients, i, count, kind) * slope);
+        }
+}
+
+/* Numbers or their gradients. */
+INLINE void drop(const void *inputs, void *outputs, int64_t count, uint64_t seed, float dropout, int32_t threads,
+                 int64_t kind) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE) {
+        Chance chance = chance_in(seed, first / NUMBERS_AT_ONCE, dropout);
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES)
+            put(outputs, i, count, kind, get(inputs, i, count, kind) * kept(chance, i - first));
+    }
 }
 
 /* The same for each kind, so that no vector has to ask. */
@@ -86,4 +118,18 @@ void mypt_gate(const void *gates, const void *ups, void *outputs, int64_t count,
 void mypt_gate_back(const void *output_gradients, const void *gates, const void *ups, void *gate_gradients,
                     void *up_gradients, int64_t count, int32_t threads, int64_t kind) {
     FOR_KIND(gate_back, output_gradients, gates, ups, gate_gradients, up_gradients, count, threads);
+}
+
+void mypt_gelu(const void *inputs, void *outputs, int64_t count, int32_t threads, int64_t kind) {
+    FOR_KIND(gelu, inputs, outputs, count, threads);
+}
+
+void mypt_gelu_back(const void *output_gradients, const void *inputs, void *gradients, int64_t count, int32_t threads,
+                    int64_t kind) {
+    FOR_KIND(gelu_back, output_gradients, inputs, gradients, count, threads);
+}
+
+void mypt_drop(const void *inputs, void *outputs, int64_t count, uint64_t seed, float dropout, int32_t threads,
+               int64_t kind) {
+    FOR_KIND(drop, inputs, outputs, count, seed, dropout, threads);
 }

@@ -1,5 +1,6 @@
 /* Scores of one query with all keys -> weights, and back. */
 #pragma once
+#include "chance.h"
 #include "heads.h"
 
 #define QUERIES 32 /* at a time */
@@ -36,26 +37,8 @@ static float raise(float *scores, int64_t keys, float less) {
     return total(sum);
 }
 
-/* What a weight is multiplied by: 0 for a share of them, by chance, and more than 1 for the rest. The chance is a hash
- * (MurmurHash3's last steps) of seed and place, so it is found again on the way back. */
-typedef struct {
-    uint32_t row, least;
-    float factor;
-} Chance;
-
 static Chance chance_of(const Attention *a, int64_t b, int64_t h, int64_t query) {
-    uint64_t x = a->seed + 0x9e3779b97f4a7c15u * (uint64_t)((b * a->H + h) * a->T + query + 1);
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u; /* SplitMix64 */
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return (Chance){x ^ (x >> 31), a->dropout * 4294967296.0, 1 / (1 - a->dropout)};
-}
-
-INLINE Lanes kept(Chance chance, int64_t key) {
-    Bits x = ((Bits)LANE + (uint32_t)key) * 0x9e3779b9u + chance.row;
-    x = (x ^ (x >> 16)) * 0x85ebca6bu;
-    x = (x ^ (x >> 13)) * 0xc2b2ae35u;
-    x ^= x >> 16;
-    return choose((Whole)(x >= chance.least), (Lanes){} + chance.factor, (Lanes){});
+    return chance_in(a->seed, (b * a->H + h) * a->T + query, a->dropout);
 }
 
 /* Weights and the gradients of what they became -> what values were multiplied by, and the gradients of scores. */

@@ -168,7 +168,7 @@ class StepShape:
         """
         model, tokens = self.model, self._tokens
         per_block = model.n_embd if self.checkpointed else self._block_numbers
-        around_blocks = self._norm_numbers + (model.n_embd if model.dropout else 0)
+        around_blocks = self._norm_numbers + (model.n_embd if self._keeps_masks else 0)
         kept = tokens * (model.n_layer * per_block + around_blocks) * self._size
         if self._is_written_out and not model.dropout:
             kept += self._all_scores * model.n_layer * self._size
@@ -275,7 +275,7 @@ class StepShape:
         attention's output; the MLP before and after the activation, and SwiGLU's gate too. Queries and keys
         that are normed and turned are kept in both forms; a key or value that heads share is copied for each.
         Compiled code computes some of it anew, and kernels all between q k v and attention's output. Dropout adds its
-        masks (2), and on a CPU attention's probabilities: all, dropped, and their mask, each H x T.
+        masks (2), but for kernels, and on a CPU attention's probabilities: all, dropped, and their mask, each H x T.
         """
         model, traits = self.model, self.model.traits
         width, kv_width = model.n_embd, model.kv_width
@@ -285,12 +285,17 @@ class StepShape:
             attention += 0 if self.compiled else width + kv_width
         gate_kept = 3 if self._is_fused else 4
         mlp = (gate_kept if traits.activation == "swiglu" else 2) * model.inner_width
-        dropped = 2 * width + 3 * self._score_numbers if model.dropout else 0
+        dropped = 2 * width + 3 * self._score_numbers if self._keeps_masks else 0
         return 2 * self._norm_numbers + attention + mlp + dropped
 
     @property
     def _norm_numbers(self) -> int:
         return (3 if self.model.traits.norm == "rms" and not self._is_fused else 2) * self.model.n_embd
+
+    @property
+    def _keeps_masks(self) -> bool:
+        """Whether what was dropped is kept; kernels know it from a number."""
+        return self.model.dropout > 0 and not self.kernels
 
     @property
     def _is_fused(self) -> bool:
@@ -300,7 +305,7 @@ class StepShape:
     @property
     def _score_numbers(self) -> int:
         """Attention's scores of a token, where dropout has attention spelled out: a GPU's kernels and ours know it."""
-        is_spelled_out = self.model.dropout and not self.on_gpu and not self.kernels
+        is_spelled_out = self._keeps_masks and not self.on_gpu
         return self.model.n_head * self.model.block_size if is_spelled_out else 0
 
     @property

@@ -33,7 +33,7 @@ from mypt.records.checkpoint import LossScaleState, TrainingState
 from mypt.records.memory import evaluated_at_once
 from mypt.records.run import RunConfig
 
-ARITHMETIC = "3"
+ARITHMETIC = "4"
 """Raised with every version that computes a step in other bits."""
 
 

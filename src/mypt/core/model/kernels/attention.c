@@ -11,7 +11,7 @@ typedef struct {
     float *queries, *query_gradients, *mixed;              /* (QUERIES, D) */
     float *scores, *score_gradients;                       /* (QUERIES, S) */
     int64_t T, D;                                          /* filled up */
-    int64_t S;                                             /* T and some more, for powers of two share few cache lines */
+    int64_t S;                                             /* `spread` of T */
 } Room;
 
 static int64_t room_of(int64_t positions, int64_t head_width) {

@@ -21,6 +21,8 @@ ROWS_AT_ONCE = 64
 """Whose gradients of a norm's weights are one sum."""
 HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
 """`head` knows widths that are multiples of this; smaller vocabularies have too little for several threads."""
+_MOST_HIDDEN = 2**21
+"""Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -188,7 +190,8 @@ class Calls:
         """Whether `head` can be called with these."""
         V, C = weight_VC.shape
         is_narrow = hidden_NC.dtype == weight_VC.dtype == torch.bfloat16
-        return is_narrow and C % HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and bool(self.library.mypt_has_pairs())
+        does_fit = C % HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
+        return is_narrow and does_fit and bool(self.library.mypt_has_pairs())
 
     def head(
         self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, divisor: Tensor

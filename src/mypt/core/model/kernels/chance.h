@@ -1,5 +1,5 @@
-/* Dropout (Srivastava et al., 2014). What a number is multiplied by: 0 for a share of them, by chance, and more than 1 for
- * the rest. The chance is a hash (MurmurHash3's last steps) of seed and place, so it is found again on the way back.
+/* Dropout (Srivastava et al., 2014). What a number is multiplied by: 0 for a share of them, by chance, and more than 1
+ * for the rest. The chance is a hash (MurmurHash3's last steps) of seed and place: it is found again on the way back.
  */
 #pragma once
 #include "vectors.h"

@@ -1,4 +1,5 @@
-/* The output head and its loss together, in bf16: no logits are kept. Some tokens' weights at a time meet all rows, twice.
+/* The output head and its loss together, in bf16: no logits are kept. Some tokens' weights at a time meet all rows,
+ * twice.
  *
  *     logits -> the largest of each row, and the sum of exponentials beside it
  *     logits again -> gradients of logits, in bf16 -> those of the weights, and shares of those of the rows
@@ -11,11 +12,13 @@
 
 #ifdef HAS_PAIRS
 
-#define ROWS 128 /* at a time, whose gradients meet the weights together */
-#define LARGEST_BLOCK (128 * 1024)    /* weights, of as many tokens as there may be */
+#define ROWS 128                   /* at a time, whose gradients meet the weights together */
+#define BLOCK_NUMBERS (128 * 1024) /* of weights: these, their pairs and their gradient stay in a core's cache */
 #define FEWEST_TOKENS 64
 #define MOST_TOKENS 512
-#define SHARES_NUMBERS (8 << 20)
+/* Shares of the rows' gradients, each for a part of the vocabulary, and for a thread: so many numbers in all. */
+#define SHARES_NUMBERS (4 << 20)
+#define FEWEST_SHARES 8
 #define MOST_SHARES 32
 
 typedef struct {
@@ -40,10 +43,10 @@ typedef struct {
 static Plan plan_of(int64_t N, int64_t C, int64_t V) {
     Plan plan = {.rows = (N + ROWS - 1) / ROWS * ROWS, .tokens = MOST_TOKENS};
     plan.row = plan.rows + 2 * LANES;
-    while (plan.tokens > FEWEST_TOKENS && plan.tokens * C > LARGEST_BLOCK) plan.tokens /= 2;
+    while (plan.tokens > FEWEST_TOKENS && plan.tokens * C > BLOCK_NUMBERS) plan.tokens /= 2;
     plan.blocks = (V + plan.tokens - 1) / plan.tokens;
     int64_t shares = SHARES_NUMBERS / (plan.rows * C);
-    plan.shares = shares < 8 ? 8 : shares > MOST_SHARES ? MOST_SHARES : shares;
+    plan.shares = shares < FEWEST_SHARES ? FEWEST_SHARES : shares > MOST_SHARES ? MOST_SHARES : shares;
     if (plan.shares > plan.blocks) plan.shares = plan.blocks;
     return plan;
 }
@@ -53,9 +56,7 @@ static int64_t common_room(Plan plan, int64_t C) {
     return plan.shares * plan.rows * C + C * plan.row / 2 + plan.rows * C / 2 + (2 * plan.blocks + 2) * plan.rows;
 }
 
-static int64_t own_room(Plan plan, int64_t C) {
-    return plan.tokens * C * 3 + (MULTIPLE + ROWS) * plan.tokens;
-}
+static int64_t own_room(Plan plan, int64_t C) { return (3 * C + MULTIPLE + ROWS) * plan.tokens; }
 
 int64_t mypt_head_room(int64_t N, int64_t C, int64_t V, int64_t threads) {
     Plan plan = plan_of(N, C, V);
@@ -63,17 +64,19 @@ int64_t mypt_head_room(int64_t N, int64_t C, int64_t V, int64_t threads) {
 }
 
 typedef struct {
-    float *shares;            /* (shares, rows, C) */
-    uint16_t *turned, *rows;  /* (C, row), (rows, C) */
-    float *largest, *sums;    /* (blocks, rows) */
-    float *own, *total;       /* (rows): the target's logit, the logarithm of all exponentials */
-    uint32_t *pairs_of_width; /* (tokens / TILE, C / 2, TILE) */
+    /* all threads' */
+    float *shares;           /* (shares, rows, C) */
+    uint16_t *turned, *rows; /* (C, row), (rows, C) */
+    float *largest, *sums;   /* (blocks, rows) */
+    float *own, *total;      /* (rows): the target's logit, the logarithm of the sum of exponentials */
+    /* each thread's */
+    uint32_t *pairs_of_width;  /* (tokens / TILE, C / 2, TILE) */
     uint32_t *pairs_of_tokens; /* (C / TILE, tokens / 2, TILE) */
-    uint16_t *weights;        /* (tokens, C) */
-    float *turned_gradients;  /* (C, tokens) */
-    float *logits;            /* (MULTIPLE, tokens) */
-    uint32_t *pairs;          /* (tokens / TILE, ROWS / 2, TILE) */
-    uint16_t *gradients;      /* (ROWS, tokens) */
+    uint16_t *weights;         /* (tokens, C) */
+    float *turned_gradients;   /* (C, tokens) */
+    float *logits;             /* (MULTIPLE, tokens) */
+    uint32_t *pairs;           /* (tokens / TILE, ROWS / 2, TILE) */
+    uint16_t *gradients;       /* (ROWS, tokens) */
 } Room;
 
 static Room room_in(float *memory, const Head *h, Plan plan, int thread) {
@@ -128,6 +131,7 @@ INLINE Lanes logit(const float *logits, int64_t i, int64_t count) {
     return count - i < LANES ? choose(LANE < (int32_t)(count - i), x, (Lanes){} - INFINITY) : x;
 }
 
+/* What the logits of a block have to say of each row's softmax. */
 static void survey(const Head *h, const Room *room, Plan plan, int64_t block) {
     int64_t count = read_block(h, room, plan, block), first = block * plan.tokens;
     for (int64_t row = 0; row < plan.rows; row += MULTIPLE) {
@@ -149,6 +153,7 @@ static void survey(const Head *h, const Room *room, Plan plan, int64_t block) {
     }
 }
 
+/* The loss of a row, of which all blocks have been seen. */
 static void finish_row(const Head *h, const Room *room, Plan plan, int64_t row) {
     float most = -INFINITY, sum = 0;
     EACH(block, plan.blocks) {
@@ -172,6 +177,7 @@ static void find_gradient(const Head *h, const Room *room, Plan plan, int64_t ro
     if (target >= first && target < first + count) logits[target - first] -= factor;
 }
 
+/* The gradients that pass through a block: its weights', and what is added to a share of the rows'. */
 static void go_back_block(const Head *h, const Room *room, Plan plan, int64_t block, float *share) {
     int64_t C = h->C, tokens = plan.tokens, first = block * tokens, count = read_block(h, room, plan, block);
     pair_rows(room->pairs_of_tokens, room->weights, tokens, C);
@@ -191,8 +197,7 @@ static void go_back_block(const Head *h, const Room *room, Plan plan, int64_t bl
         multiply_pairs(room->turned_gradients, tokens, rows, pairs, C, tokens, ROWS, some ? MORE : NEW);
         multiply_pairs(share + some * C, C, gradients, weights, ROWS, C, tokens, MORE);
     }
-    for (int64_t t = 0; t < count; t += 1)
-        EACH(c, C) h->weight_gradients[(first + t) * C + c] = room->turned_gradients[c * tokens + t];
+    EACH(t, count) EACH(c, C) h->weight_gradients[(first + t) * C + c] = room->turned_gradients[c * tokens + t];
 }
 
 static void add_shares(const Head *h, const Room *room, Plan plan, int64_t row) {

@@ -1,8 +1,8 @@
 /* Products of small matrices in bf16, summed in fp32, by instructions that take pairs of numbers: AMX's for tiles of
  * 16 x 16, or AVX-512's for vectors. Rows, columns and depths are filled up to multiples of MULTIPLE.
  *
- * The left matrix lies as it is. Of the right one a word holds two numbers of a column, one below the other, and sixteen
- * columns lie together: a tile is read from one place.
+ * The left matrix lies as it is. Of the right one a word holds two numbers of a column, one below the other, and
+ * sixteen columns lie together: a tile is read from one place.
  */
 #include "tiles.h"
 
@@ -16,8 +16,8 @@ typedef struct {
 #define TILE 16
 
 typedef struct {
-    const uint32_t *pairs; /* (columns / TILE, block / TILE, TILE): of each block the first `depth` / 2 rows are taken */
-    int64_t block;
+    const uint32_t *pairs; /* (columns / TILE, depth / 2, TILE) */
+    int64_t block;         /* words from TILE columns to the next ones */
 } Right;
 
 #ifdef __AMX_BF16__
@@ -127,7 +127,8 @@ INLINE Bits paired(Lanes first, Lanes second) {
 
 /* Two rows of fp32 -> a row of pairs; blocks are so many words apart. */
 static void pair_up(uint32_t *to, int64_t block, const float *first, const float *second, int64_t count) {
-    for (int64_t i = 0; i < count; i += TILE, to += block) *(Bits *)to = paired(load(first + i, FP32), load(second + i, FP32));
+    for (int64_t i = 0; i < count; i += TILE, to += block)
+        *(Bits *)to = paired(load(first + i, FP32), load(second + i, FP32));
 }
 
 /* (rows, columns) of bf16 -> pairs of rows */

@@ -1,5 +1,5 @@
-/* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their gradients,
- * and dropout. */
+/* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their
+ * gradients, and dropout. */
 #include "chance.h"
 
 /* The shares of ROWS_AT_ONCE rows in a weight's gradient are one sum, so that its order does not depend on threads. */

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mypt.core import is_quiet
 from mypt.core.limits import free_memory_bytes, memory_limit_bytes
 
 
@@ -63,3 +64,11 @@ def test_this_machine_tells(tmp_path: Path) -> None:
     assert limit is not None
     assert free is not None
     assert 0 < free <= limit
+
+
+def test_a_machine_is_quiet_where_nobody_else_computes(tmp_path: Path) -> None:
+    told = tmp_path / "loadavg"
+    assert not is_quiet(told)
+    for running, quiet in (("1/200", True), ("2/200", False), ("17/200", False), ("", False)):
+        told.write_text(f"0.50 0.40 0.30 {running} 4711\n")
+        assert is_quiet(told) == quiet

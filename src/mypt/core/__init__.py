@@ -8,18 +8,18 @@ from pathlib import Path
 _LOOKS, _LOOK_S = 3, 0.001
 
 
-def _is_quiet() -> bool:
+def is_quiet(told: Path = Path("/proc/loadavg")) -> bool:
     """Whether no other program computes at this moment, as far as Linux tells."""
     with suppress(OSError, ValueError, IndexError):
         for _ in range(_LOOKS):
-            running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0])
+            running = int(told.read_text(encoding="ascii").split()[3].split("/")[0])
             if running <= 1:  # ourselves
                 return True
             time.sleep(_LOOK_S)
     return False
 
 
-WAITING = {"GOMP_SPINCOUNT": "10000" if _is_quiet() else "3000", "KMP_BLOCKTIME": "1"}
+WAITING = {"GOMP_SPINCOUNT": "10000" if is_quiet() else "3000", "KMP_BLOCKTIME": "1"}
 """How torch's threads wait for each other after every operation: they spin for a moment, then sleep.
 
 The longer they spin, the faster are small steps on an idle machine, and the slower beside another program: from 3,000

@@ -79,13 +79,16 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
     targets_BT[torch.rand(3, length) < 0.2] = -100
     documents_BT = torch.randint(3, (3, length)).sort(1)[0] if in_documents else None
     expected = gradients_of(copy.deepcopy(model).double(), ids_BT, targets_BT, documents_BT)
+    by_torch = gradients_of(copy.deepcopy(model), ids_BT, targets_BT, documents_BT)
     place_in_model(model, Kernels(Calls(library_for(CODE, target))))
     model.checkpoint_activations = checkpointed
     with threads(count):
         found = gradients_of(model, ids_BT, targets_BT, documents_BT)
     largest = max(each.abs().max().item() for each in expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * largest)
+    for ours, theirs, rounded in zip(found, expected, by_torch, strict=True):
+        # A norm of two numbers that are nearly equal blows up what rounding leaves, torch's too.
+        unsure = (rounded - theirs).abs().max().item()
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * largest + 10 * unsure)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=" ".join)

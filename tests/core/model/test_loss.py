@@ -151,3 +151,13 @@ def test_in_bf16_loss_and_gradients_are_near_those_of_the_same_numbers_in_fp64()
     for mine, theirs in zip(gradients(found, narrow), gradients(expected, wide), strict=True):
         assert mine.dtype == torch.bfloat16
         assert ((mine.double() - theirs).norm() / theirs.norm()).item() < 2e-2
+
+
+def test_the_gradient_of_a_head_more_precise_than_the_hidden_states_is_as_precise() -> None:
+    """As a tied one in bf16: the look-up's gradient, which is added to it, is in fp32 as well."""
+    narrow = make_head(40, biased=False, share_left_out=0.2, dtype=torch.bfloat16)
+    predicted, weight_VC = (narrow.targets >= 0).sum(), narrow.weight.detach().float().requires_grad_()
+    (exact,) = torch.autograd.grad(mean_loss(narrow.hidden, weight_VC, None, narrow.targets, predicted), weight_VC)
+    (rounded,) = torch.autograd.grad(mean_loss(*narrow, predicted), narrow.weight)
+    assert exact.dtype == torch.float32
+    assert torch.equal(exact.bfloat16(), rounded)

@@ -21,7 +21,7 @@ from mypt.core.model.gpt import GPT
 from mypt.core.train import compiling
 from mypt.core.train.run import train
 from mypt.errors import UsageError
-from mypt.events import Event, Finished, Noted, Warned
+from mypt.events import Event, Finished, Noted, RunPlanned, Warned
 from mypt.records.model import ModelConfig
 from mypt.records.run import RunConfig
 
@@ -146,6 +146,18 @@ def test_a_long_run_tries_both_and_keeps_what_it_found(
     assert isinstance(events[-1], Finished)
     assert "not with the bits" not in messages(events)
     assert directory.states()[0].training().versions["compiled"] == "yes"
+
+
+def test_where_there_are_kernels_nothing_is_tried(
+    tiny_run: RunConfig, directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "_WORTH_S", 0)
+    monkeypatch.setattr(compiling, "_WORTH_STEPS", 0)
+    monkeypatch.setattr(compiling, "_WORTH_GAIN", 0)
+    events = list(train(with_training(tiny_run, max_iters=2), directory))
+    has_kernels = next(event.kernels for event in events if isinstance(event, RunPlanned))
+    assert has_kernels == ("ms compiled and" not in messages(events))
+    assert directory.states()[0].training().versions["compiled"] == ("no" if has_kernels else "yes")
 
 
 def test_without_a_compiler_a_run_that_must_not_compile_is_refused_and_any_other_goes_on(

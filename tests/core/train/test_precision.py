@@ -1,5 +1,6 @@
 """bf16 is taken where it is faster, and ends where fp32 ends."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.device import Device, Precision, best_on_cuda, choose_device
+from mypt.core.model.kernels.code import NO_KERNELS, open_kernels
+from mypt.core.native.library import UnavailableError
 from mypt.core.train.precision import with_fastest_precision
 from mypt.core.train.run import train
 from mypt.events import Evaluated, Event, Noted, RunPlanned
@@ -83,6 +86,17 @@ def test_another_width_is_another_trial_and_a_longer_model_is_not(cache: Path) -
     assert len(trials(cache)) == 1
     settled(MODEL.model_copy(update={"n_embd": 16}))
     assert len(trials(cache)) == 2
+
+
+def test_the_trial_is_of_kernels_where_the_steps_are(cache: Path) -> None:
+    """Another library is another trial: bf16 may gain by it what it did not gain before."""
+    settled()
+    try:
+        digest = open_kernels().calls.library.digest
+    except UnavailableError:
+        pytest.skip("there are no kernels")
+    list(with_fastest_precision(replace(CPU, kernels=True), MODEL))
+    assert {Trial.read(path).facts["kernels"] for path in trials(cache)} == {NO_KERNELS, digest}
 
 
 def test_a_trial_leaves_no_trace_in_torch(cache: Path) -> None:

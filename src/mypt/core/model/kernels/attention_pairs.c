@@ -94,12 +94,13 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
     int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
     float shares[QUERIES];
     read_queries(a, room, b, h, first, count);
-    EACH(i, QUERIES) {
+    memset(room->moved + count * S, 0, (QUERIES - count) * S * sizeof(uint16_t));
+    EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
         float most = largest_of(scores, keys), sum = raise(scores, keys, most);
         shares[i] = 1 / sum;
-        if (i < count) sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
+        sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
         if (a->dropout > 0) {
             Chance chance = chance_of(a, b, h, first + i);
             EACH_VECTOR(k, keys) store(scores + k, load(scores + k, FP32) * kept(chance, k));
@@ -154,13 +155,15 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
     }
     Right values = {room->value_pairs, D / 2 * TILE};
     multiply_pairs(room->score_gradients, S, (Left){room->mixed, D}, values, QUERIES, keys, D, NEW);
-    EACH(i, QUERIES) {
+    memset(room->scores + count * S, 0, (QUERIES - count) * S * sizeof(float));
+    memset(room->score_gradients + count * S, 0, (QUERIES - count) * S * sizeof(float));
+    EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
-        raise(scores, keys, i < count ? sums[(b * a->H + h) * a->T + first + i] : 0);
+        raise(scores, keys, sums[(b * a->H + h) * a->T + first + i]);
         weigh_back(a, scores, room->score_gradients + i * S, chance_of(a, b, h, first + i), keys);
-        if (i % 2) keep_pairs(room, i - 1, keys);
     }
+    for (int64_t i = 0; i < QUERIES; i += 2) keep_pairs(room, i, keys);
     turn_queries(room->turned_mixed, room->mixed, D);
     turn_queries(room->turned_queries, room->queries, D);
     Left turned_mixed = {room->turned_mixed, QUERIES}, turned_queries = {room->turned_queries, QUERIES};

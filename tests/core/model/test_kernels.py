@@ -138,7 +138,8 @@ def test_the_head_in_pairs_gives_losses_and_gradients_of_the_head_in_fp32(
     assert not losses_N[targets_N < 0].any()
     assert gradients[1].dtype == torch.float32
     for ours, theirs in zip(gradients, (exact.hidden_NC, exact.weight_VC), strict=True):
-        assert (ours.double() - theirs).norm() <= 0.01 * theirs.norm()
+        # What is all but certain has next to no gradient: what rounding leaves of 1 - 1.
+        assert (ours.double() - theirs).norm() <= 0.01 * theirs.norm() + 1e-5
 
 
 @with_pairs

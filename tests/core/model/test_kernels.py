@@ -88,7 +88,7 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
     for ours, theirs, rounded in zip(found, expected, by_torch, strict=True):
         # A norm of two numbers that are nearly equal blows up what rounding leaves, torch's too.
         unsure = (rounded - theirs).abs().max().item()
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * largest + 10 * unsure)
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=2e-5 * largest + 3 * unsure)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=" ".join)
@@ -335,6 +335,9 @@ def test_numbers_are_rounded_to_bf16_as_torch_rounds() -> None:
     Calls(open_library(CODE)).muon_mix([numbers], [torch.zeros_like(numbers)], stack, 0.0)
     torch.testing.assert_close(stack[0, 0, :8], numbers[:8].bfloat16(), rtol=0, atol=0)
     assert stack[0, 0, 8::9].isnan().all()
+    # Processors that round by one instruction take the very smallest numbers for 0.
+    Calls(open_library(CODE)).muon_mix([torch.full((1,), 2**-130)], [torch.zeros(1)], stack[:, :, :1], 0.0)
+    assert stack[0, 0, 0].item() in (0.0, 2**-130)
 
 
 def test_rows_of_next_to_nothing_are_not_blown_up() -> None:

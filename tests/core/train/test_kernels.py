@@ -80,12 +80,14 @@ def test_a_run_by_kernels_learns_what_one_by_torch_learns(
 
 
 def test_dropout_of_both_teaches_as_well(tiny_run: RunConfig, tmp_path: Path) -> None:
-    ends: list[float] = []
+    ends: dict[str, float] = {}
     for kernels in ("on", "off"):
-        run = changed(tiny_run, {"dropout": 0.3}, kernels=kernels, eval_iters=10)
-        events = list(train(run, ModelDirectory(tmp_path, kernels)))
-        ends.append([event.val_loss for event in events if isinstance(event, Evaluated)][-1])
-    assert ends[0] == pytest.approx(ends[1], abs=0.1)
+        for seed in range(8):  # what one run drops is chance
+            run = changed(tiny_run, {"dropout": 0.3}, kernels=kernels, eval_iters=10, seed=seed)
+            events = list(train(run, ModelDirectory(tmp_path, f"{kernels}{seed}")))
+            last = [event.val_loss for event in events if isinstance(event, Evaluated)][-1]
+            ends[kernels] = ends.get(kernels, 0.0) + last / 8
+    assert ends["on"] == pytest.approx(ends["off"], abs=0.05)
 
 
 def test_a_run_goes_on_as_it_began(tiny_run: RunConfig, directory: ModelDirectory, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
 }
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
-    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     float shares[QUERIES];
     read_queries(a, room, b, h, first, count);
     EACH(i, count) {
@@ -109,7 +109,7 @@ void mypt_attend(const Attention *a, void *outputs, float *sums, float *memory) 
 
 static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first,
                      const void *output_gradients, const float *sums, void *gradients, float *norm_gradient) {
-    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     read_queries(a, room, b, h, first, count);
     clear(room->mixed, QUERIES * D);
     EACH(i, count) {

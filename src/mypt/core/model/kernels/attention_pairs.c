@@ -91,7 +91,7 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
 }
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
-    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     float shares[QUERIES];
     read_queries(a, room, b, h, first, count);
     memset(room->moved + count * S, 0, (QUERIES - count) * S * sizeof(uint16_t));
@@ -146,7 +146,7 @@ static void keep_pairs(const Room *room, int64_t i, int64_t keys) {
 
 static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first,
                      const void *output_gradients, const float *sums, void *gradients, float *norm_gradient) {
-    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = a->T - first < QUERIES ? a->T - first : QUERIES;
+    int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     read_queries(a, room, b, h, first, count);
     memset(room->mixed, 0, QUERIES * D * sizeof(uint16_t));
     EACH(i, count) {
@@ -182,7 +182,7 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
 static void finish_head(const Attention *a, const Room *room, int64_t b, int64_t g, void *gradients, float *of_keys) {
     int64_t D = room->D;
     for (int64_t first = 0; first < a->T; first += QUERIES) {
-        int64_t count = a->T - first < QUERIES ? a->T - first : QUERIES;
+        int64_t count = queries_from(a, first);
         turn_over(room->exact, D, room->key_gradients + first, room->S, D, QUERIES);
         EACH(i, count) {
             int64_t from = vector(a, b, first + i, a->H + g);

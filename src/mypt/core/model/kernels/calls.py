@@ -19,7 +19,7 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1}
 _MOST_DROPPED = 1 - 2.0**-24
 ROWS_AT_ONCE = 64
 """Whose gradients of a norm's weights are one sum."""
-HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
+_HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
 """`head` knows widths that are multiples of this; smaller vocabularies have too little for several threads."""
 _MOST_HIDDEN = 2**21
 """Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
@@ -190,7 +190,7 @@ class Calls:
         """Whether `head` can be called with these."""
         V, C = weight_VC.shape
         is_narrow = hidden_NC.dtype == weight_VC.dtype == torch.bfloat16
-        does_fit = C % HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
+        does_fit = C % _HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
         return is_narrow and does_fit and bool(self.library.mypt_has_pairs())
 
     def head(

@@ -22,6 +22,7 @@ NO_KERNELS = "no"
 _AGREES_WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """Of each gradient's norm: sums are taken in another order. In bf16 torch's own are up to 0.08 from those in fp32."""
 _HEAD_WITHIN, _SOME_TOKENS = 0.02, 4200
+"""Of its gradients' norms, whose parts are rounded to bf16 once; and a vocabulary of several blocks."""
 
 
 def use_kernels(model: GPT) -> None:

@@ -9,6 +9,11 @@ _Static_assert(MULTIPLE % QUERIES == 0, "the last ones end where filled up rows 
 /* Positions, filled up, and some more: rows a power of two apart share few lines of the cache. */
 INLINE int64_t spread(int64_t positions) { return filled_up(positions) + LANES; }
 
+/* Of how many queries some are, the last of which may be beyond the text. */
+INLINE int64_t queries_from(const Attention *a, int64_t first) {
+    return a->T - first < QUERIES ? a->T - first : QUERIES;
+}
+
 /* What a query must not see: later keys, and those of other documents. */
 static void hide(const Attention *a, float *scores, int64_t b, int64_t query, int64_t keys) {
     for (int64_t k = query + 1; k < keys; k++) scores[k] = -INFINITY;

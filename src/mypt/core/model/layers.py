@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents, Mask, attend, attend_cached, repeated
 from mypt.core.model.cache import CacheRows
-from mypt.core.model.linear import FusedLinear
+from mypt.core.model.linear import FusedLinear, Linear
 from mypt.core.model.rotary import Rotation
 from mypt.records.model import ModelConfig
 
@@ -20,16 +20,29 @@ if TYPE_CHECKING:  # they look at these layers themselves
 _RMS_EPS = 1e-6
 
 
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm (Ba et al., 2016)."""
+
+    kernels: "Kernels | None" = None
+    """As in `Linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Norm the last dimension."""
+        if self.kernels is not None and self.training and self.kernels.pay(input):
+            return self.kernels.norm(input, self.weight, self.bias, self.eps, is_centered=True)
+        return super().forward(input)
+
+
 class RmsNorm(nn.RMSNorm):
     """RMSNorm (Zhang and Sennrich, 2019)."""
 
     kernels: "Kernels | None" = None
-    """What computes instead while training, where a training has some."""
+    """As in `Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Norm the last dimension."""
         if self.kernels is not None and self.training:
-            return self.kernels.norm(x, self.weight, _RMS_EPS)
+            return self.kernels.norm(x, self.weight, None, _RMS_EPS, is_centered=False)
         return super().forward(x)
 
 
@@ -37,7 +50,7 @@ class Gelu(nn.GELU):
     """GELU in its tanh form, which is GPT-2's; exported models are read so."""
 
     kernels: "Kernels | None" = None
-    """As in `RmsNorm`."""
+    """As in `Linear`."""
 
     def __init__(self) -> None:
         super().__init__(approximate="tanh")
@@ -53,7 +66,7 @@ class Dropout(nn.Dropout):
     """Dropout (Srivastava et al., 2014)."""
 
     kernels: "Kernels | None" = None
-    """As in `RmsNorm`."""
+    """As in `Linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Drop, while training."""
@@ -62,18 +75,18 @@ class Dropout(nn.Dropout):
         return super().forward(input)
 
 
-def build_norm(config: ModelConfig) -> nn.LayerNorm | RmsNorm:
+def build_norm(config: ModelConfig) -> LayerNorm | RmsNorm:
     """LayerNorm or RMSNorm, as the family has it."""
     if config.traits.norm == "rms":
         return RmsNorm(config.n_embd, eps=_RMS_EPS)
-    return nn.LayerNorm(config.n_embd, bias=config.projection_bias)
+    return LayerNorm(config.n_embd, bias=config.projection_bias)
 
 
 class Attention(nn.Module):
     """Causal multi-head self-attention (Vaswani et al., 2017) with one fused projection."""
 
     kernels: "Kernels | None" = None
-    """As in `RmsNorm`."""
+    """As in `Linear`."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -83,7 +96,7 @@ class Attention(nn.Module):
         self.queries_per_key = config.n_head // config.kv_heads
         self.dropout = config.dropout
         self.query_key_value = FusedLinear(config.n_embd, self.widths, bias=config.bias)
-        self.output = nn.Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
+        self.output = Linear(config.n_embd, config.n_embd, bias=config.projection_bias)
 
     def forward(
         self,
@@ -144,9 +157,9 @@ class Mlp(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.n_embd, config.inner_width, bias=config.projection_bias)
+        self.up = Linear(config.n_embd, config.inner_width, bias=config.projection_bias)
         self.activation = nn.ReLU() if config.traits.activation == "relu" else Gelu()
-        self.down = nn.Linear(config.inner_width, config.n_embd, bias=config.projection_bias)
+        self.down = Linear(config.inner_width, config.n_embd, bias=config.projection_bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Transform each position on its own."""
@@ -157,13 +170,13 @@ class SwiGlu(nn.Module):
     """The position-wise network with a gate beside it (Shazeer, 2020)."""
 
     kernels: "Kernels | None" = None
-    """As in `RmsNorm`."""
+    """As in `Linear`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.n_embd, config.inner_width, bias=False)
-        self.up = nn.Linear(config.n_embd, config.inner_width, bias=False)
-        self.down = nn.Linear(config.inner_width, config.n_embd, bias=False)
+        self.gate = Linear(config.n_embd, config.inner_width, bias=False)
+        self.up = Linear(config.n_embd, config.inner_width, bias=False)
+        self.down = Linear(config.inner_width, config.n_embd, bias=False)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Transform each position on its own."""

@@ -1,11 +1,28 @@
-"""A linear layer that says of which matrices it is made."""
+"""Linear layers, and those that say of which matrices they are made."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
+
+if TYPE_CHECKING:  # they look at these layers themselves
+    from mypt.core.model.kernels.functions import Kernels
 
 
-class FusedLinear(nn.Linear):
+class Linear(nn.Linear):
+    """A linear layer whose gradients may come by another way."""
+
+    kernels: "Kernels | None" = None
+    """What computes instead while training, where a training has some."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Map the last dimension."""
+        if self.kernels is not None and self.training and self.kernels.does_linear(input, self.weight):
+            return self.kernels.linear(input, self.weight, self.bias)
+        return super().forward(input)
+
+
+class FusedLinear(Linear):
     """Several projections of one input as one matrix product: their rows stand one below the other.
 
     An optimizer that looks at whole matrices has to know where each one ends.

@@ -20,7 +20,6 @@ from mypt.core.data.batches import Batches, FixedWindows
 from mypt.core.data.corpus import Corpus
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Score, score
-from mypt.core.heap import keep_freed_memory
 from mypt.core.model.compiled import as_written
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.code import NO_KERNELS, open_kernels
@@ -72,8 +71,6 @@ class Session:
         initialized_from: str | None = None,
         loss_scale: LossScaleState | None = None,
     ) -> None:
-        if device.kind == "cpu":
-            keep_freed_memory()
         self.config = config
         self.corpus = corpus
         self.model = model.train()

@@ -11,11 +11,13 @@ from mypt.core.checkpoint.store import ModelDirectory, no_such_model
 from mypt.core.checkpoint.tensors import build_with, load_moments, load_tensors, load_weights
 from mypt.core.data.corpus import Corpus, read_corpus
 from mypt.core.device import Device, choose_device, computes_bf16
+from mypt.core.heap import keep_freed_memory, make_room
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.code import NO_KERNELS
 from mypt.core.seeds import mix
 from mypt.core.tokens.find import NAMES, find_tokenizer
 from mypt.core.train.kernels import with_kernels
+from mypt.core.train.memory import predicted_bytes
 from mypt.core.train.precision import with_fastest_precision
 from mypt.core.train.progress import Progress
 from mypt.core.train.session import Session
@@ -161,6 +163,9 @@ def begin(config: RunConfig, corpus: Corpus, origin: Origin, device: Device) -> 
     Raises:
         CheckpointError: when the architecture does not fit the saved one.
     """
+    if device.kind == "cpu":
+        keep_freed_memory()
+        make_room(predicted_bytes(config, device, config.training.sequences_at_once))
     if origin.own is not None:
         return _resume(config, corpus, origin.own, device)
     if origin.other is not None and origin.base is not None:

@@ -78,7 +78,7 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
     EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
-        float most = largest_of(scores, keys), sum = raise(scores, keys, most);
+        float most = largest_of(scores, keys), sum = raise(scores, scores, keys, most, FP32);
         shares[i] = 1 / sum;
         sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
         if (a->dropout == 0) continue;
@@ -107,24 +107,33 @@ void mypt_attend(const Attention *a, void *outputs, float *sums, float *memory) 
     }
 }
 
+/* Scores of a query, and the gradients of what values were multiplied by -> the latter, and the gradients of scores. */
+static void weigh_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, int64_t i,
+                       const float *sums) {
+    float *weights = room->scores + i * room->S, *moved = room->score_gradients + i * room->S;
+    int64_t query = first + i, keys = first + QUERIES;
+    Chance chance = chance_of(a, b, h, query);
+    hide(a, weights, b, query, keys);
+    float mean = raise_back(a, weights, moved, sums[(b * a->H + h) * a->T + query], chance, keys);
+    EACH_VECTOR(k, keys) {
+        Lanes weight = load(weights + k, FP32);
+        store(moved + k, weight * (load(moved + k, FP32) - mean));
+        if (a->dropout > 0) store(weights + k, weight * kept(chance, k));
+    }
+}
+
 static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first,
                      const void *output_gradients, const float *sums, void *gradients, float *norm_gradient) {
     int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     read_queries(a, room, b, h, first, count);
     clear(room->mixed, QUERIES * D);
     EACH(i, count) {
-        float *scores = room->scores + i * S;
-        hide(a, scores, b, first + i, keys);
-        raise(scores, keys, sums[(b * a->H + h) * a->T + first + i]);
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, a->kind);
         EACH_VECTOR(j, a->D) put(room->mixed + i * D, j, a->D, FP32, get(from, j, a->D, a->kind));
     }
     Matrix weights = {room->scores, 1, S}, moved = {room->score_gradients, S, 1}, moved_over = {moved.numbers, 1, S};
     multiply(room->score_gradients, S, (Matrix){room->mixed, D, 1}, room->turned_values, S, QUERIES, keys, a->D, NEW);
-    EACH(i, QUERIES) {
-        Chance chance = chance_of(a, b, h, first + i);
-        weigh_back(a, room->scores + i * S, room->score_gradients + i * S, chance, keys);
-    }
+    EACH(i, count) weigh_back(a, room, b, h, first, i, sums);
     multiply(room->value_gradients, D, weights, room->mixed, D, keys, D, QUERIES, MORE);
     multiply(room->query_gradients, D, moved, room->keys, D, QUERIES, D, keys, NEW);
     multiply(room->key_gradients, D, moved_over, room->queries, D, keys, D, QUERIES, MORE);

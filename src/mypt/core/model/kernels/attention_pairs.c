@@ -51,40 +51,43 @@ static Room room_in(float *memory, const Attention *a) {
     return room;
 }
 
+/* As `prepare`, in bf16; what goes through fp32 needs room there. */
+static void prepare_narrow(const Attention *a, const Room *room, uint16_t *to, int64_t from, const void *norm,
+                           int64_t position, float scale) {
+    if (norm || a->cosines) {
+        prepare(a, room->exact, from, norm, position, scale);
+        narrow(to, room->exact, a->D);
+    } else {
+        const void *x = at(a->inputs, from, BF16);
+        EACH_VECTOR(i, a->D) put(to, i, a->D, BF16, get(x, i, a->D, BF16) * scale);
+    }
+}
+
 /* A head's keys or values -> pairs of positions, and pairs of numbers. */
 static void read_head(const Attention *a, const Room *room, int64_t b, int64_t head, const void *norm, int is_key,
                       uint32_t *rows, uint32_t *pairs) {
     int64_t T = room->T, D = room->D;
-    memset(room->rows, 0, T * D * sizeof(uint16_t));
+    if (a->T < T || a->D < D) memset(room->rows, 0, T * D * sizeof(uint16_t));
     EACH(t, a->T) {
         uint16_t *to = room->rows + t * D;
         int64_t from = vector(a, b, t, head);
-        if (is_key) {
-            memset(room->exact, 0, D * sizeof(float));
-            prepare(a, room->exact, from, norm, t, 1);
-            narrow(to, room->exact, D);
-        } else {
+        if (is_key && (norm || a->cosines))
+            prepare_narrow(a, room, to, from, norm, t, 1);
+        else
             memcpy(to, at(a->inputs, from, BF16), a->D * sizeof(uint16_t));
-        }
     }
     if (rows) pair_rows(rows, room->rows, T, D);
     if (pairs) pair_columns(pairs, room->rows, T, D);
 }
 
-/* (QUERIES, D) -> (D, QUERIES) */
-static void turn_queries(uint16_t *to, const uint16_t *from, int64_t D) {
-    for (int64_t i = 0; i < QUERIES; i += LANES)
-        EACH(d, D) EACH(k, LANES) to[d * QUERIES + i + k] = from[(i + k) * D + d];
-}
-
 /* Some queries, and their scores with all keys up to the last of them. */
 static void read_queries(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, int64_t count) {
     int64_t S = room->S, D = room->D;
-    memset(room->exact, 0, QUERIES * D * sizeof(float));
+    if (count < QUERIES || a->D < D) memset(room->queries, 0, QUERIES * D * sizeof(uint16_t));
     EACH(i, count) {
-        prepare(a, room->exact + i * D, vector(a, b, first + i, h), a->query_norm, first + i, 1 / sqrtf(a->D));
+        int64_t from = vector(a, b, first + i, h);
+        prepare_narrow(a, room, room->queries + i * D, from, a->query_norm, first + i, 1 / sqrtf(a->D));
     }
-    narrow(room->queries, room->exact, QUERIES * D);
     Left queries = {room->queries, D};
     Right keys = {room->key_pairs, D / 2 * TILE};
     multiply_pairs(room->scores, S, queries, keys, QUERIES, first + QUERIES, D, NEW);
@@ -98,14 +101,13 @@ static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int6
     EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
-        float most = largest_of(scores, keys), sum = raise(scores, keys, most);
+        uint16_t *weights = room->moved + i * S;
+        float most = largest_of(scores, keys), sum = raise(weights, scores, keys, most, BF16);
         shares[i] = 1 / sum;
         sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
-        if (a->dropout > 0) {
-            Chance chance = chance_of(a, b, h, first + i);
-            EACH_VECTOR(k, keys) store(scores + k, load(scores + k, FP32) * kept(chance, k));
-        }
-        narrow(room->moved + i * S, scores, keys);
+        if (a->dropout == 0) continue;
+        Chance chance = chance_of(a, b, h, first + i);
+        EACH_VECTOR(k, keys) put(weights, k, keys, BF16, raised(scores + k, most) * kept(chance, k));
     }
     Left weights = {room->moved, S};
     Right values = {room->value_rows, room->T / 2 * TILE};
@@ -134,38 +136,52 @@ void attend_in_pairs(const Attention *a, void *outputs, float *sums, float *memo
     }
 }
 
-/* Weights of two queries that are next to each other, and the gradients of their scores, in bf16. */
-static void keep_pairs(const Room *room, int64_t i, int64_t keys) {
-    int64_t S = room->S, block = QUERIES / 2 * TILE;
-    const float *weights = room->scores + i * S, *moved = room->score_gradients + i * S;
-    pair_up(room->weight_pairs + i / 2 * TILE, block, weights, weights + S, keys);
-    pair_up(room->moved_pairs + i / 2 * TILE, block, moved, moved + S, keys);
-    narrow(room->moved + i * S, moved, keys);
-    narrow(room->moved + (i + 1) * S, moved + S, keys);
+/* What values were multiplied by, of two queries that are next to each other, and the gradients of their scores. */
+static void weigh_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, int64_t i,
+                       const float *sums) {
+    int64_t S = room->S, keys = first + QUERIES, count = queries_from(a, first);
+    float *weights = room->scores + i * S, *moved = room->score_gradients + i * S, means[2] = {};
+    uint32_t *weight_pairs = room->weight_pairs + i / 2 * TILE, *moved_pairs = room->moved_pairs + i / 2 * TILE;
+    Chance chances[2] = {};
+    EACH_UNROLLED(n, 2) {
+        int64_t query = first + i + n;
+        if (i + n >= count) {
+            memset(weights + n * S, 0, keys * sizeof(float));
+            memset(moved + n * S, 0, keys * sizeof(float));
+            continue;
+        }
+        hide(a, weights + n * S, b, query, keys);
+        chances[n] = chance_of(a, b, h, query);
+        float less = sums[(b * a->H + h) * a->T + query];
+        means[n] = raise_back(a, weights + n * S, moved + n * S, less, chances[n], keys);
+    }
+    EACH_VECTOR(k, keys) {
+        Lanes weight[2], gradient[2];
+        EACH_UNROLLED(n, 2) {
+            weight[n] = load(weights + n * S + k, FP32);
+            gradient[n] = weight[n] * (load(moved + n * S + k, FP32) - means[n]);
+            if (a->dropout > 0) weight[n] *= kept(chances[n], k);
+            put(room->moved + (i + n) * S, k, keys, BF16, gradient[n]);
+        }
+        *(Bits *)(weight_pairs + k * QUERIES / 2) = paired(weight[0], weight[1]);
+        *(Bits *)(moved_pairs + k * QUERIES / 2) = paired(gradient[0], gradient[1]);
+    }
 }
 
 static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first,
                      const void *output_gradients, const float *sums, void *gradients, float *norm_gradient) {
     int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
     read_queries(a, room, b, h, first, count);
-    memset(room->mixed, 0, QUERIES * D * sizeof(uint16_t));
+    if (count < QUERIES || a->D < D) memset(room->mixed, 0, QUERIES * D * sizeof(uint16_t));
     EACH(i, count) {
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, BF16);
         memcpy(room->mixed + i * D, from, a->D * sizeof(uint16_t));
     }
     Right values = {room->value_pairs, D / 2 * TILE};
     multiply_pairs(room->score_gradients, S, (Left){room->mixed, D}, values, QUERIES, keys, D, NEW);
-    memset(room->scores + count * S, 0, (QUERIES - count) * S * sizeof(float));
-    memset(room->score_gradients + count * S, 0, (QUERIES - count) * S * sizeof(float));
-    EACH(i, count) {
-        float *scores = room->scores + i * S;
-        hide(a, scores, b, first + i, keys);
-        raise(scores, keys, sums[(b * a->H + h) * a->T + first + i]);
-        weigh_back(a, scores, room->score_gradients + i * S, chance_of(a, b, h, first + i), keys);
-    }
-    for (int64_t i = 0; i < QUERIES; i += 2) keep_pairs(room, i, keys);
-    turn_queries(room->turned_mixed, room->mixed, D);
-    turn_queries(room->turned_queries, room->queries, D);
+    for (int64_t i = 0; i < QUERIES; i += 2) weigh_back(a, room, b, h, first, i, sums);
+    turn_rows(room->turned_mixed, QUERIES, room->mixed, D, D);
+    turn_rows(room->turned_queries, QUERIES, room->queries, D, D);
     Left turned_mixed = {room->turned_mixed, QUERIES}, turned_queries = {room->turned_queries, QUERIES};
     Right weights = {room->weight_pairs, QUERIES / 2 * TILE}, moved = {room->moved_pairs, QUERIES / 2 * TILE};
     Right key_rows = {room->key_rows, room->T / 2 * TILE};

@@ -23,6 +23,8 @@ _HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
 """`head` knows widths that are multiples of this; smaller vocabularies have too little for several threads."""
 _MOST_HIDDEN = 2**21
 """Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
+_TURNED_SIZES = 32
+"""`turn` knows multiples of this."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -35,6 +37,19 @@ class _Attention(Structure):
         ("eps", c_float),
         ("threads", c_int32),
     )
+
+
+class _Norm(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("inputs", "weights", "biases", "means", "factors")),
+        *((name, c_int64) for name in ("rows", "width", "kind")),
+        ("eps", c_float),
+        ("threads", c_int32),
+    )
+
+
+class _NormGradients(Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("outputs", "inputs", "weights", "biases"))
 
 
 class _Move(Structure):
@@ -83,8 +98,9 @@ class Calls:
             "mypt_attention_room": (_COUNT, _COUNT),
             "mypt_attend": (POINTER(_Attention), _P, _P, _P),
             "mypt_attend_back": (POINTER(_Attention), _P, _P, _P, _P, _P),
-            "mypt_norm": (_P, _P, _P, _P, _COUNT, _COUNT, _NUMBER, _THREADS, _COUNT),
-            "mypt_norm_back": (_P, _P, _P, _P, _P, _P, _COUNT, _COUNT, _THREADS, _COUNT),
+            "mypt_norm": (POINTER(_Norm), _P),
+            "mypt_norm_back": (POINTER(_Norm), POINTER(_NormGradients)),
+            "mypt_turn": (_P, _P, _COUNT, _COUNT, _COUNT, _THREADS),
             "mypt_gate": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_gate_back": (_P, _P, _P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_gelu": (_P, _P, _COUNT, _THREADS, _COUNT),
@@ -124,22 +140,47 @@ class Calls:
         self.library.mypt_attend_back(ctypes.byref(own), *map(_at, given))
         return gradients, norms.sum(0)
 
-    def norm(self, x_NC: Tensor, weight_C: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        """The normed rows, and what each was multiplied by before the weights, shape (N,)."""
-        assert (weight_C.shape, weight_C.dtype) == (x_NC.shape[1:], x_NC.dtype)
+    def norm(
+        self, x_NC: Tensor, weight_C: Tensor, bias_C: Tensor | None, eps: float, *, is_centered: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The normed rows, and of each what was taken from it and what it was multiplied by, shapes (N,)."""
         normed, factors = torch.empty_like(x_NC), x_NC.new_empty(len(x_NC), dtype=torch.float32)
-        self.library.mypt_norm(*map(_at, (x_NC, weight_C, normed, factors)), *x_NC.shape, eps, *_how(x_NC))
-        return normed, factors
+        means = torch.empty_like(factors) if is_centered else None
+        own = _norm_struct(x_NC, weight_C, bias_C, means, factors)
+        own.eps = eps
+        self.library.mypt_norm(ctypes.byref(own), _at(normed))
+        return normed, means, factors
 
     def norm_back(
-        self, gradient_NC: Tensor, x_NC: Tensor, weight_C: Tensor, factors_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of the rows and of the weights, these in fp32."""
-        gradients = torch.empty_like(x_NC)
+        self,
+        gradient_NC: Tensor,
+        x_NC: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor | None,
+        means_N: Tensor | None,
+        factors_N: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gradients of the rows, and of weights and biases, these in fp32."""
+        gradients, own = torch.empty_like(x_NC), _norm_struct(x_NC, weight_C, bias_C, means_N, factors_N)
         shares = x_NC.new_empty(-(-len(x_NC) // ROWS_AT_ONCE), x_NC.shape[1], dtype=torch.float32)
-        given = (gradient_NC.contiguous(), x_NC, weight_C, factors_N, gradients, shares)
-        self.library.mypt_norm_back(*map(_at, given), *x_NC.shape, *_how(x_NC))
-        return gradients, shares.sum(0)
+        bias_shares = None if bias_C is None else torch.empty_like(shares)
+        given = (gradient_NC.contiguous(), gradients, shares, bias_shares)
+        self.library.mypt_norm_back(ctypes.byref(own), ctypes.byref(_NormGradients(*map(_at, given))))
+        return gradients, shares.sum(0), None if bias_shares is None else bias_shares.sum(0)
+
+    def does_turn(self, x_BTI: Tensor, weight_OI: Tensor) -> bool:
+        """Whether `turned` can be given these, and gradients of both."""
+        sizes = (x_BTI.numel() // x_BTI.shape[-1], *weight_OI.shape)
+        return x_BTI.dtype == torch.bfloat16 and not any(size % _TURNED_SIZES for size in sizes)
+
+    def turned(self, x_NC: Tensor) -> Tensor:
+        """(C, N)."""
+        N, C = x_NC.shape
+        apart = N + _TURNED_SIZES  # rows a power of two apart share few lines of a cache
+        turned = x_NC.new_empty(C, apart)
+        given = (x_NC.contiguous(), turned)
+        self.library.mypt_turn(*map(_at, given), N, C, apart, torch.get_num_threads())
+        return turned[:, :N]
 
     def gate(self, gate: Tensor, up: Tensor) -> Tensor:
         """SiLU of one times the other; both of one shape."""
@@ -249,6 +290,17 @@ def _struct(inputs_BTW: Tensor, heads: Heads) -> _Attention:
     own.inputs, own.documents = _at(inputs_BTW), _at(heads.documents_BT, torch.int64)
     own.query_norm, own.key_norm = (_at(norm, inputs_BTW.dtype) for norm in (heads.query_norm_D, heads.key_norm_D))
     own.cosines, own.sines = (_at(angles, torch.float32) for angles in (heads.cos_T1P, heads.sin_T1P))
+    return own
+
+
+def _norm_struct(
+    x_NC: Tensor, weight_C: Tensor, bias_C: Tensor | None, means_N: Tensor | None, factors_N: Tensor
+) -> _Norm:
+    own = _Norm(rows=len(x_NC), width=x_NC.shape[1])
+    assert weight_C.shape == x_NC.shape[1:]
+    own.threads, own.kind = _how(x_NC)
+    own.inputs, own.weights, own.biases = (_at(each, x_NC.dtype) for each in (x_NC, weight_C, bias_C))
+    own.means, own.factors = map(_at, (means_N, factors_N))
     return own
 
 

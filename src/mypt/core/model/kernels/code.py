@@ -12,7 +12,8 @@ from mypt.core.model.attention import Documents
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
-from mypt.core.model.layers import Attention, Dropout, Gelu, RmsNorm, SwiGlu
+from mypt.core.model.layers import Attention, Dropout, Gelu, LayerNorm, RmsNorm, SwiGlu
+from mypt.core.model.linear import Linear
 from mypt.core.model.loss import head_loss
 from mypt.core.native.library import Code, Library, UnavailableError, open_library
 from mypt.records.model import FAMILIES, FamilyName, ModelConfig
@@ -54,7 +55,7 @@ def place_in_model(model: GPT, kernels: Kernels) -> None:
 def place_kernels(module: nn.Module, kernels: Kernels) -> None:
     """Have all parts of a module call these kernels."""
     for part in module.modules():
-        if isinstance(part, (Attention, Dropout, Gelu, RmsNorm, SwiGlu)):
+        if isinstance(part, (Attention, Dropout, Gelu, LayerNorm, Linear, RmsNorm, SwiGlu)):
             part.kernels = kernels
 
 
@@ -137,7 +138,7 @@ def _loss_and_gradients(model: GPT) -> list[Tensor]:
 CODE = Code(
     name="kernels",
     folder=Path(__file__).parent,
-    functions=("mypt_attend_back", "mypt_norm_back", "mypt_drop", "mypt_has_pairs", "mypt_loss", "mypt_muon_move"),
+    functions=("mypt_attend_back", "mypt_norm_back", "mypt_drop", "mypt_has_pairs", "mypt_loss", "mypt_muon_move", "mypt_turn"),
     require_agreement=_require_agreement,
     sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}",),
 )

@@ -1,6 +1,7 @@
 """The kernels as functions of autograd: each keeps what its way back needs, and no more.
 
-Letters: B batch, T positions, C width, D head width, W queries, keys and values side by side.
+Letters: B batch, T positions, N both of them, C width, I and O those of inputs and outputs, D head width, W queries,
+keys and values side by side.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents
 from mypt.core.model.kernels.calls import Calls, Heads
@@ -16,6 +18,8 @@ from mypt.core.model.loss import HeadGradients, head_loss
 from mypt.core.model.rotary import Rotation
 
 _SEEDS = 2**62
+_FEWEST_INPUTS = 2**18
+"""With fewer, a call from Python takes longer than it saves."""
 
 
 class Kernels:
@@ -50,9 +54,23 @@ class Kernels:
         )
         return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
 
-    def norm(self, x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:
-        """RMSNorm."""
-        return _Norm.apply(self.calls, x_BTC, weight_C, eps)
+    def norm(
+        self, x_BTC: Tensor, weight_C: Tensor, bias_C: Tensor | None, eps: float, *, is_centered: bool
+    ) -> Tensor:
+        """LayerNorm, or RMSNorm where rows are not to be centered."""
+        return _Norm.apply(self.calls, x_BTC, weight_C, bias_C, eps, is_centered)
+
+    def pay(self, x: Tensor) -> bool:
+        """Whether these are enough numbers for what torch has functions of its own for."""
+        return x.numel() >= _FEWEST_INPUTS
+
+    def does_linear(self, x_BTI: Tensor, weight_OI: Tensor) -> bool:
+        """Whether the gradient of these weights comes faster by `linear`."""
+        return self.pay(x_BTI) and self.calls.does_turn(x_BTI, weight_OI)
+
+    def linear(self, x_BTI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """A linear layer."""
+        return _Linear.apply(self.calls, x_BTI, weight_OI, bias_O)
 
     def gate(self, gate_BTI: Tensor, up_BTI: Tensor) -> Tensor:
         """SwiGLU's gate."""
@@ -112,12 +130,19 @@ class _Attend(torch.autograd.Function):
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    # pyrefly: ignore [bad-override] - torch takes any signature
-    def forward(ctx: Any, calls: Calls, x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:  # noqa: ANN401
+    def forward(  # pyrefly: ignore [bad-override] - torch takes any signature
+        ctx: Any,  # noqa: ANN401 - torch's own
+        calls: Calls,
+        x_BTC: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor | None,
+        eps: float,
+        is_centered: bool,  # noqa: FBT001 - torch knows places alone
+    ) -> Tensor:
         """Norm rows; keep them as they came."""
         x_NC = x_BTC.reshape(-1, x_BTC.shape[-1])
-        normed_NC, factors_N = calls.norm(x_NC, weight_C, eps)
-        ctx.save_for_backward(x_NC, weight_C, factors_N)
+        normed_NC, means_N, factors_N = calls.norm(x_NC, weight_C, bias_C, eps, is_centered=is_centered)
+        ctx.save_for_backward(x_NC, weight_C, bias_C, means_N, factors_N)
         ctx.calls = calls
         return normed_NC.view(x_BTC.shape)
 
@@ -125,10 +150,38 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     # pyrefly: ignore [bad-override] - torch takes any signature
     def backward(ctx: Any, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
-        """Gradients of rows and weights."""
-        x_NC, weight_C, factors_N = ctx.saved_tensors
-        x_gradient, weight_gradient = ctx.calls.norm_back(gradient_BTC.reshape(x_NC.shape), x_NC, weight_C, factors_N)
-        return None, x_gradient.view(gradient_BTC.shape), weight_gradient.to(weight_C.dtype), None
+        """Gradients of rows, weights and biases."""
+        x_NC, weight_C, *kept = ctx.saved_tensors
+        gradient_NC = gradient_BTC.reshape(x_NC.shape)
+        x_gradient, weight_gradient, bias_gradient = ctx.calls.norm_back(gradient_NC, x_NC, weight_C, *kept)
+        weight_gradient = weight_gradient.to(weight_C.dtype)
+        bias_gradient = None if bias_gradient is None else bias_gradient.to(weight_C.dtype)
+        return None, x_gradient.view(gradient_BTC.shape), weight_gradient, bias_gradient, None, None
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def forward(ctx: Any, calls: Calls, x_BTI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:  # noqa: ANN401
+        """By torch; keep inputs and weights."""
+        ctx.save_for_backward(x_BTI, weight_OI)
+        ctx.calls, ctx.has_bias = calls, bias_O is not None
+        return F.linear(x_BTI, weight_OI, bias_O)
+
+    @staticmethod
+    @once_differentiable
+    # pyrefly: ignore [bad-override] - torch takes any signature
+    def backward(ctx: Any, gradient_BTO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        """Gradients of inputs, weights and biases.
+
+        torch's product of a matrix in bf16 that it has to turn over takes half as long again as one of a turned one.
+        """
+        x_BTI, weight_OI = ctx.saved_tensors
+        gradient_NO, x_NI = gradient_BTO.flatten(0, -2), x_BTI.flatten(0, -2)
+        (O, I), turned = weight_OI.shape, ctx.calls.turned
+        weight_gradient = turned(gradient_NO) @ x_NI if O <= I else turned(turned(x_NI) @ gradient_NO)
+        bias_gradient = gradient_NO.sum(0) if ctx.has_bias else None
+        return None, (gradient_NO @ weight_OI).view(x_BTI.shape), weight_gradient, bias_gradient
 
 
 class _Gate(torch.autograd.Function):

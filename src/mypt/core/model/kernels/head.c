@@ -108,7 +108,7 @@ static void read_rows(const Head *h, const Room *room, Plan plan, int64_t first)
     if (count < 0) count = 0;
     memcpy(rows, h->rows + first * C, count * C * sizeof(uint16_t));
     memset(rows + count * C, 0, (MULTIPLE - count) * C * sizeof(uint16_t));
-    EACH(c, C) EACH(i, MULTIPLE) room->turned[c * plan.row + first + i] = rows[i * C + c];
+    turn_rows(room->turned + first, plan.row, rows, C, C);
 }
 
 /* The weights of a block, zeros beyond the vocabulary. */

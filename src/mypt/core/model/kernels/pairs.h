@@ -144,6 +144,6 @@ static void pair_rows(uint32_t *to, const uint16_t *from, int64_t rows, int64_t 
 /* (rows, columns) of bf16 -> pairs of columns, which become rows */
 static void pair_columns(uint32_t *to, const uint16_t *from, int64_t rows, int64_t columns) {
     for (int64_t r = 0; r < rows; r += TILE, to += TILE * columns / 2)
-        turn_over((float *)to, TILE, (const float *)(from + r * columns), columns / 2, TILE, columns / 2);
+        turn_over(to, TILE, from + r * columns, columns / 2, TILE, columns / 2);
 }
 #endif

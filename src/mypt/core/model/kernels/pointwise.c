@@ -1,56 +1,15 @@
-/* RMSNorm (Zhang and Sennrich, 2019), SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their
- * gradients, and dropout. */
+/* SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their gradients, and dropout. */
 #include "chance.h"
 
-/* The shares of ROWS_AT_ONCE rows in a weight's gradient are one sum, so that its order does not depend on threads. */
 #define NUMBERS_AT_ONCE 4096
-
-/* outputs (rows, width), and what each row was multiplied by */
-INLINE void norm(const void *inputs, const void *weights, void *outputs, float *factors, int64_t rows, int64_t width,
-                 float eps, int32_t threads, int64_t kind) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t r = 0; r < rows; r++) {
-        const void *from = at(inputs, r * width, kind);
-        void *to = place(outputs, r * width, kind);
-        float factor = factors[r] = normalizer(from, width, kind, eps);
-        EACH_VECTOR(i, width) {
-            put(to, i, width, kind, get(from, i, width, kind) * factor * get(weights, i, width, kind));
-        }
-    }
-}
-
-/* weight_gradients (rows / ROWS_AT_ONCE, width), to be added up */
-INLINE void norm_back(const void *output_gradients, const void *inputs, const void *weights, const float *factors,
-                      void *gradients, float *weight_gradients, int64_t rows, int64_t width, int32_t threads,
-                      int64_t kind) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t first = 0; first < rows; first += ROWS_AT_ONCE) {
-        float *shares = weight_gradients + first / ROWS_AT_ONCE * width;
-        memset(shares, 0, width * sizeof(float));
-        for (int64_t r = first; r < rows && r < first + ROWS_AT_ONCE; r++) {
-            const void *moved = at(output_gradients, r * width, kind), *from = at(inputs, r * width, kind);
-            void *to = place(gradients, r * width, kind);
-            float factor = factors[r];
-            Lanes sum = {};
-            EACH_VECTOR(i, width) {
-                Lanes share = get(moved, i, width, kind) * get(from, i, width, kind) * factor;
-                put(shares, i, width, FP32, get(shares, i, width, FP32) + share);
-                sum += share * get(weights, i, width, kind);
-            }
-            float mean = total(sum) / width;
-            EACH_VECTOR(i, width) {
-                Lanes gradient = get(moved, i, width, kind) * get(weights, i, width, kind);
-                put(to, i, width, kind, (gradient - get(from, i, width, kind) * factor * mean) * factor);
-            }
-        }
-    }
-}
 
 INLINE void gate(const void *gates, const void *ups, void *outputs, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES)
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, activated(get(gates, i, count, kind), SWIGLU) * get(ups, i, count, kind));
+        }
 }
 
 INLINE void gate_back(const void *output_gradients, const void *gates, const void *ups, void *gate_gradients,
@@ -58,6 +17,8 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            CALL_FOR(output_gradients, i, kind), CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind);
+            CALL_FOR_PLACE(gate_gradients, i, kind), CALL_FOR_PLACE(up_gradients, i, kind);
             Lanes moved = get(output_gradients, i, count, kind);
             Lanes x = get(gates, i, count, kind), share = sigmoid(x);
             put(up_gradients, i, count, kind, moved * x * share);
@@ -70,8 +31,10 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
 INLINE void gelu(const void *inputs, void *outputs, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES)
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, activated(get(inputs, i, count, kind), GELU));
+        }
 }
 
 INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gradients, int64_t count, int32_t threads,
@@ -79,6 +42,7 @@ INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gr
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            CALL_FOR(output_gradients, i, kind), CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(gradients, i, kind);
             Lanes x = get(inputs, i, count, kind), squared = 0.044715f * x * x;
             Lanes share = sigmoid(1.5957691216f * x * (1 + squared));
             Lanes slope = share + x * share * (1 - share) * 1.5957691216f * (1 + 3 * squared);
@@ -92,24 +56,15 @@ INLINE void drop(const void *inputs, void *outputs, int64_t count, uint64_t seed
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE) {
         Chance chance = chance_in(seed, first / NUMBERS_AT_ONCE, dropout);
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES)
+        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, get(inputs, i, count, kind) * kept(chance, i - first));
+        }
     }
 }
 
 /* The same for each kind, so that no vector has to ask. */
 #define FOR_KIND(function, ...) (kind == FP32 ? function(__VA_ARGS__, FP32) : function(__VA_ARGS__, BF16))
-
-void mypt_norm(const void *inputs, const void *weights, void *outputs, float *factors, int64_t rows, int64_t width,
-               float eps, int32_t threads, int64_t kind) {
-    FOR_KIND(norm, inputs, weights, outputs, factors, rows, width, eps, threads);
-}
-
-void mypt_norm_back(const void *output_gradients, const void *inputs, const void *weights, const float *factors,
-                    void *gradients, float *weight_gradients, int64_t rows, int64_t width, int32_t threads,
-                    int64_t kind) {
-    FOR_KIND(norm_back, output_gradients, inputs, weights, factors, gradients, weight_gradients, rows, width, threads);
-}
 
 void mypt_gate(const void *gates, const void *ups, void *outputs, int64_t count, int32_t threads, int64_t kind) {
     FOR_KIND(gate, gates, ups, outputs, count, threads);

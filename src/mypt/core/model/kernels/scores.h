@@ -31,13 +31,19 @@ static float largest_of(const float *scores, int64_t keys) {
     return largest(most);
 }
 
-/* Scores -> e^(score - less), 0 where the key is hidden; gives their sum. */
-static float raise(float *scores, int64_t keys, float less) {
+/* e^(score - less), 0 where the key is hidden. */
+INLINE Lanes raised(const float *scores, float less) {
+    Lanes x = load(scores, FP32);
+    return choose(x == -INFINITY, (Lanes){}, exponential(x - less));
+}
+
+/* Scores -> weights of some kind before they are divided by their sum, which is given. */
+INLINE float raise(void *weights, const float *scores, int64_t keys, float less, int64_t kind) {
     Lanes sum = {};
     EACH_VECTOR(k, keys) {
-        Lanes x = load(scores + k, FP32), raised = choose(x == -INFINITY, (Lanes){}, exponential(x - less));
-        store(scores + k, raised);
-        sum += raised;
+        Lanes weight = raised(scores + k, less);
+        put(weights, k, keys, kind, weight);
+        sum += weight;
     }
     return total(sum);
 }
@@ -46,21 +52,16 @@ static Chance chance_of(const Attention *a, int64_t b, int64_t h, int64_t query)
     return chance_in(a->seed, (b * a->H + h) * a->T + query, a->dropout);
 }
 
-/* Weights and the gradients of what they became -> what values were multiplied by, and the gradients of scores. */
-static void weigh_back(const Attention *a, float *weights, float *moved, Chance chance, int64_t keys) {
+/* Scores, and the gradients of what values were multiplied by -> weights, their gradients, and the mean of these. */
+static float raise_back(const Attention *a, float *scores, float *moved, float less, Chance chance, int64_t keys) {
     Lanes sum = {};
     EACH_VECTOR(k, keys) {
-        Lanes gradient = load(moved + k, FP32);
-        if (a->dropout > 0) gradient *= kept(chance, k);
-        store(moved + k, gradient);
-        sum += load(weights + k, FP32) * gradient;
+        Lanes weight = raised(scores + k, less), gradient = load(moved + k, FP32);
+        if (a->dropout > 0) store(moved + k, gradient *= kept(chance, k));
+        store(scores + k, weight);
+        sum += weight * gradient;
     }
-    float mean = total(sum);
-    EACH_VECTOR(k, keys) {
-        Lanes weight = load(weights + k, FP32);
-        store(moved + k, weight * (load(moved + k, FP32) - mean));
-        if (a->dropout > 0) store(weights + k, weight * kept(chance, k));
-    }
+    return total(sum);
 }
 
 /* Attention in bf16, where there are instructions for pairs (attention_pairs.c). */

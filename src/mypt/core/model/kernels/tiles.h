@@ -1,6 +1,6 @@
 /* Products of small matrices in fp32, whose rows and columns are filled up to multiples of MULTIPLE. */
 #pragma once
-#include "vectors.h"
+#include "turns.h"
 
 #define MULTIPLE 32
 #define TILE_ROWS 8 /* times TILE_VECTORS sums stay in registers */
@@ -41,10 +41,4 @@ static void multiply(float *to, int64_t to_row, Matrix a, const float *b, int64_
             Matrix some = {a.numbers + r * a.row, a.row, a.column};
             tile(to + r * to_row + c, to_row, some, b + c, b_row, depth, sum);
         }
-}
-
-/* (rows, columns) -> (columns, rows). Rows are `to_row` and `from_row` apart, and as many as fill vectors. */
-static void turn_over(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t columns) {
-    for (int64_t r = 0; r < rows; r += LANES)
-        EACH(c, columns) EACH(i, LANES) to[c * to_row + r + i] = from[(r + i) * from_row + c];
 }

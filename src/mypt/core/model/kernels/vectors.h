@@ -37,6 +37,11 @@ INLINE void put(void *row, int64_t i, int64_t count, int64_t kind, Lanes lanes) 
         *(Lanes *)to = lanes;
 }
 
+/* Long rows come from far away: what is needed soon is called for, to be read or to be written. */
+#define SOON 2048
+#define CALL_FOR(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind))
+#define CALL_FOR_PLACE(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind), 1)
+
 INLINE float largest(Lanes lanes) {
     float found = lanes[0];
     for (int i = 1; i < LANES; i++) found = lanes[i] > found ? lanes[i] : found;

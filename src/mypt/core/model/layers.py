@@ -20,30 +20,40 @@ if TYPE_CHECKING:  # they look at these layers themselves
 _RMS_EPS = 1e-6
 
 
-class LayerNorm(nn.LayerNorm):
+class _Norm(nn.Module):
+    """What both norms are in a block."""
+
+    kernels: "Kernels | None" = None
+    """As in `Linear`."""
+    is_centered: bool
+    eps: float
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Norm the last dimension."""
+        return self.beside(x_BTC)[1]
+
+    def beside(self, x_BTC: Tensor, added_BTC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The sum of both, and that normed."""
+        # torch has one function for a LayerNorm, and several for an RMSNorm.
+        if self.kernels is not None and self.training and (not self.is_centered or self.kernels.pay(x_BTC)):
+            return self.kernels.norm(self, x_BTC, added_BTC)
+        x_BTC = x_BTC if added_BTC is None else x_BTC + added_BTC
+        return x_BTC, super().forward(x_BTC)
+
+
+class LayerNorm(_Norm, nn.LayerNorm):
     """LayerNorm (Ba et al., 2016)."""
 
-    kernels: "Kernels | None" = None
-    """As in `Linear`."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Norm the last dimension."""
-        if self.kernels is not None and self.training and self.kernels.pay(input):
-            return self.kernels.norm(input, self.weight, self.bias, self.eps, is_centered=True)
-        return super().forward(input)
+    is_centered = True
 
 
-class RmsNorm(nn.RMSNorm):
+class RmsNorm(_Norm, nn.RMSNorm):
     """RMSNorm (Zhang and Sennrich, 2019)."""
 
-    kernels: "Kernels | None" = None
-    """As in `Linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Norm the last dimension."""
-        if self.kernels is not None and self.training:
-            return self.kernels.norm(x, self.weight, None, _RMS_EPS, is_centered=False)
-        return super().forward(x)
+    is_centered = False
+    bias = None
 
 
 class Gelu(nn.GELU):
@@ -205,8 +215,10 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
     ) -> Tensor:
         """Add what attention and MLP have to say."""
-        x_BTC = x_BTC + self._dropped(self.attention(self.attention_norm(x_BTC), cache, mask, rotation))
-        return x_BTC + self._dropped(self.mlp(self.mlp_norm(x_BTC)))
+        x_BTC, normed_BTC = self.attention_norm.beside(x_BTC)
+        mixed_BTC = self._dropped(self.attention(normed_BTC, cache, mask, rotation))
+        x_BTC, normed_BTC = self.mlp_norm.beside(x_BTC, mixed_BTC)
+        return x_BTC + self._dropped(self.mlp(normed_BTC))
 
     def _dropped(self, x_BTC: Tensor) -> Tensor:
         return self.dropout(x_BTC) if self.training else x_BTC  # a module that does nothing takes its time

@@ -51,6 +51,12 @@ static Room room_in(float *memory, const Attention *a) {
     return room;
 }
 
+#define VECTORS_AHEAD 16
+
+INLINE void call_for_vector(const Attention *a, const void *memory, int64_t from) {
+    for (int64_t i = 0; i < a->D; i += 32) __builtin_prefetch(at(memory, from + i, BF16));
+}
+
 /* As `prepare`, in bf16; what goes through fp32 needs room there. */
 static void prepare_narrow(const Attention *a, const Room *room, uint16_t *to, int64_t from, const void *norm,
                            int64_t position, float scale) {
@@ -71,6 +77,7 @@ static void read_head(const Attention *a, const Room *room, int64_t b, int64_t h
     EACH(t, a->T) {
         uint16_t *to = room->rows + t * D;
         int64_t from = vector(a, b, t, head);
+        call_for_vector(a, a->inputs, vector(a, b, t + VECTORS_AHEAD, head));
         if (is_key && (norm || a->cosines))
             prepare_narrow(a, room, to, from, norm, t, 1);
         else
@@ -86,6 +93,7 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
     if (count < QUERIES || a->D < D) memset(room->queries, 0, QUERIES * D * sizeof(uint16_t));
     EACH(i, count) {
         int64_t from = vector(a, b, first + i, h);
+        call_for_vector(a, a->inputs, vector(a, b, first + i + QUERIES, h));
         prepare_narrow(a, room, room->queries + i * D, from, a->query_norm, first + i, 1 / sqrtf(a->D));
     }
     Left queries = {room->queries, D};
@@ -175,6 +183,7 @@ static void mix_back(const Attention *a, const Room *room, int64_t b, int64_t h,
     if (count < QUERIES || a->D < D) memset(room->mixed, 0, QUERIES * D * sizeof(uint16_t));
     EACH(i, count) {
         const void *from = at(output_gradients, ((b * a->T + first + i) * a->H + h) * a->D, BF16);
+        call_for_vector(a, output_gradients, ((b * a->T + first + i + QUERIES) * a->H + h) * a->D);
         memcpy(room->mixed + i * D, from, a->D * sizeof(uint16_t));
     }
     Right values = {room->value_pairs, D / 2 * TILE};

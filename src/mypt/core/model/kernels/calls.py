@@ -41,7 +41,7 @@ class _Attention(Structure):
 
 class _Norm(Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("inputs", "weights", "biases", "means", "factors")),
+        *((name, c_void_p) for name in ("inputs", "added", "sums", "weights", "biases", "means", "factors")),
         *((name, c_int64) for name in ("rows", "width", "kind")),
         ("eps", c_float),
         ("threads", c_int32),
@@ -49,7 +49,7 @@ class _Norm(Structure):
 
 
 class _NormGradients(Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("outputs", "inputs", "weights", "biases"))
+    _fields_ = tuple((name, c_void_p) for name in ("outputs", "sums", "inputs", "weights", "biases"))
 
 
 class _Move(Structure):
@@ -68,6 +68,16 @@ class _Head(Structure):
         ("weight", c_float),
         ("threads", c_int32),
     )
+
+
+class NormWeights(NamedTuple):
+    """What a norm is made of beside its inputs."""
+
+    weight_C: Tensor
+    bias_C: Tensor | None
+    eps: float
+    is_centered: bool
+    """LayerNorm; RMSNorm is not."""
 
 
 class Heads(NamedTuple):
@@ -141,30 +151,34 @@ class Calls:
         return gradients, norms.sum(0)
 
     def norm(
-        self, x_NC: Tensor, weight_C: Tensor, bias_C: Tensor | None, eps: float, *, is_centered: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The normed rows, and of each what was taken from it and what it was multiplied by, shapes (N,)."""
+        self, x_NC: Tensor, added_NC: Tensor | None, weights: NormWeights
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Rows, to which others may be added before; these normed; their means, if taken; and what they are
+        multiplied by, the latter of shape (N,).
+        """
+        sums = x_NC if added_NC is None else torch.empty_like(x_NC)
         normed, factors = torch.empty_like(x_NC), x_NC.new_empty(len(x_NC), dtype=torch.float32)
-        means = torch.empty_like(factors) if is_centered else None
-        own = _norm_struct(x_NC, weight_C, bias_C, means, factors)
-        own.eps = eps
+        means = torch.empty_like(factors) if weights.is_centered else None
+        own = _norm_struct(x_NC, weights, means, factors)
+        own.added, own.sums = _at(added_NC, x_NC.dtype), _at(sums)
         self.library.mypt_norm(ctypes.byref(own), _at(normed))
-        return normed, means, factors
+        return sums, normed, means, factors
 
     def norm_back(
         self,
         gradient_NC: Tensor,
-        x_NC: Tensor,
-        weight_C: Tensor,
-        bias_C: Tensor | None,
+        beside_NC: Tensor | None,
+        sums_NC: Tensor,
+        weights: NormWeights,
         means_N: Tensor | None,
         factors_N: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gradients of the rows, and of weights and biases, these in fp32."""
-        gradients, own = torch.empty_like(x_NC), _norm_struct(x_NC, weight_C, bias_C, means_N, factors_N)
-        shares = x_NC.new_empty(-(-len(x_NC) // ROWS_AT_ONCE), x_NC.shape[1], dtype=torch.float32)
-        bias_shares = None if bias_C is None else torch.empty_like(shares)
-        given = (gradient_NC.contiguous(), gradients, shares, bias_shares)
+        """Gradients of the rows, to which others may be added, and of weights and biases, these in fp32."""
+        gradients, own = torch.empty_like(sums_NC), _norm_struct(sums_NC, weights, means_N, factors_N)
+        shares = sums_NC.new_empty(-(-len(sums_NC) // ROWS_AT_ONCE), sums_NC.shape[1], dtype=torch.float32)
+        bias_shares = None if weights.bias_C is None else torch.empty_like(shares)
+        beside = None if beside_NC is None else beside_NC.contiguous()
+        given = (gradient_NC.contiguous(), beside, gradients, shares, bias_shares)
         self.library.mypt_norm_back(ctypes.byref(own), ctypes.byref(_NormGradients(*map(_at, given))))
         return gradients, shares.sum(0), None if bias_shares is None else bias_shares.sum(0)
 
@@ -293,13 +307,11 @@ def _struct(inputs_BTW: Tensor, heads: Heads) -> _Attention:
     return own
 
 
-def _norm_struct(
-    x_NC: Tensor, weight_C: Tensor, bias_C: Tensor | None, means_N: Tensor | None, factors_N: Tensor
-) -> _Norm:
-    own = _Norm(rows=len(x_NC), width=x_NC.shape[1])
-    assert weight_C.shape == x_NC.shape[1:]
+def _norm_struct(x_NC: Tensor, weights: NormWeights, means_N: Tensor | None, factors_N: Tensor) -> _Norm:
+    own = _Norm(rows=len(x_NC), width=x_NC.shape[1], eps=weights.eps)
+    assert weights.weight_C.shape == x_NC.shape[1:]
     own.threads, own.kind = _how(x_NC)
-    own.inputs, own.weights, own.biases = (_at(each, x_NC.dtype) for each in (x_NC, weight_C, bias_C))
+    own.inputs, own.weights, own.biases = (_at(each, x_NC.dtype) for each in (x_NC, weights.weight_C, weights.bias_C))
     own.means, own.factors = map(_at, (means_N, factors_N))
     return own
 

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents
-from mypt.core.model.kernels.calls import Calls, Heads
-from mypt.core.model.layers import Attention, RotaryAttention
+from mypt.core.model.kernels.calls import Calls, Heads, NormWeights
+from mypt.core.model.layers import Attention, LayerNorm, RmsNorm, RotaryAttention
 from mypt.core.model.loss import HeadGradients, head_loss
 from mypt.core.model.rotary import Rotation
 
@@ -54,11 +54,9 @@ class Kernels:
         )
         return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
 
-    def norm(
-        self, x_BTC: Tensor, weight_C: Tensor, bias_C: Tensor | None, eps: float, *, is_centered: bool
-    ) -> Tensor:
-        """LayerNorm, or RMSNorm where rows are not to be centered."""
-        return _Norm.apply(self.calls, x_BTC, weight_C, bias_C, eps, is_centered)
+    def norm(self, layer: LayerNorm | RmsNorm, x_BTC: Tensor, added_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The sum of both, and that normed."""
+        return _Norm.apply(self.calls, x_BTC, added_BTC, layer.weight, layer.bias, layer.eps, layer.is_centered)
 
     def pay(self, x: Tensor) -> bool:
         """Whether these are enough numbers for what torch has functions of its own for."""
@@ -134,29 +132,33 @@ class _Norm(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - torch's own
         calls: Calls,
         x_BTC: Tensor,
+        added_BTC: Tensor | None,
         weight_C: Tensor,
         bias_C: Tensor | None,
-        eps: float,
-        is_centered: bool,  # noqa: FBT001 - torch knows places alone
-    ) -> Tensor:
-        """Norm rows; keep them as they came."""
+        *how: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Add and norm rows; keep the sums."""
         x_NC = x_BTC.reshape(-1, x_BTC.shape[-1])
-        normed_NC, means_N, factors_N = calls.norm(x_NC, weight_C, bias_C, eps, is_centered=is_centered)
-        ctx.save_for_backward(x_NC, weight_C, bias_C, means_N, factors_N)
-        ctx.calls = calls
-        return normed_NC.view(x_BTC.shape)
+        added_NC = None if added_BTC is None else added_BTC.reshape(x_NC.shape)
+        sums_NC, normed_NC, *moments = calls.norm(x_NC, added_NC, NormWeights(weight_C, bias_C, *how))
+        ctx.save_for_backward(sums_NC, weight_C, bias_C, *moments)
+        ctx.calls, ctx.how, ctx.has_added = calls, how, added_BTC is not None
+        ctx.set_materialize_grads(False)  # nobody may want the sums
+        return sums_NC.view(x_BTC.shape), normed_NC.view(x_BTC.shape)
 
     @staticmethod
     @once_differentiable
     # pyrefly: ignore [bad-override] - torch takes any signature
-    def backward(ctx: Any, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
-        """Gradients of rows, weights and biases."""
-        x_NC, weight_C, *kept = ctx.saved_tensors
-        gradient_NC = gradient_BTC.reshape(x_NC.shape)
-        x_gradient, weight_gradient, bias_gradient = ctx.calls.norm_back(gradient_NC, x_NC, weight_C, *kept)
-        weight_gradient = weight_gradient.to(weight_C.dtype)
-        bias_gradient = None if bias_gradient is None else bias_gradient.to(weight_C.dtype)
-        return None, x_gradient.view(gradient_BTC.shape), weight_gradient, bias_gradient, None, None
+    def backward(ctx: Any, beside_BTC: Tensor | None, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Gradients of rows, weights and biases; both that are added have the same."""
+        sums_NC, weight_C, bias_C, *moments = ctx.saved_tensors
+        weights = NormWeights(weight_C, bias_C, *ctx.how)
+        beside_NC = None if beside_BTC is None else beside_BTC.reshape(sums_NC.shape)
+        gradient_NC = gradient_BTC.reshape(sums_NC.shape)
+        gradient_NC, *of_weights = ctx.calls.norm_back(gradient_NC, beside_NC, sums_NC, weights, *moments)
+        gradient_BTC = gradient_NC.view(gradient_BTC.shape)
+        of_weights = (None if each is None else each.to(weight_C.dtype) for each in of_weights)
+        return None, gradient_BTC, gradient_BTC if ctx.has_added else None, *of_weights, None, None
 
 
 class _Linear(torch.autograd.Function):

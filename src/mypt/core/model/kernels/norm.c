@@ -2,12 +2,24 @@
 #include "vectors.h"
 
 typedef struct {
-    const void *inputs, *weights, *biases; /* (rows, width), (width), the same or none */
+    const void *inputs, *added;            /* (rows, width); what is added to them before, or none */
+    void *sums;                            /* of both, where something is added */
+    const void *weights, *biases;          /* (width), the same or none */
     float *means, *factors;                /* (rows): what is taken from a row, or none; what it is multiplied by */
     int64_t rows, width, kind;
     float eps;
     int32_t threads;
 } Norm;
+
+/* In `kind`, and so from now on as any other row. */
+INLINE void add_up(const Norm *n, int64_t r, int64_t kind) {
+    const void *inputs = at(n->inputs, r * n->width, kind), *added = at(n->added, r * n->width, kind);
+    void *sums = place(n->sums, r * n->width, kind);
+    EACH_VECTOR(i, n->width) {
+        CALL_FOR(inputs, i, kind), CALL_FOR(added, i, kind), CALL_FOR_PLACE(sums, i, kind);
+        put(sums, i, n->width, kind, get(inputs, i, n->width, kind) + get(added, i, n->width, kind));
+    }
+}
 
 static float mean_of(const void *row, int64_t width, int64_t kind) {
     Lanes sum = {};
@@ -31,7 +43,8 @@ INLINE void norm(const Norm *n, void *outputs, int64_t kind) {
     const void *weights = n->weights, *biases = n->biases;
 #pragma omp parallel for schedule(static) num_threads(n->threads)
     for (int64_t r = 0; r < n->rows; r++) {
-        const void *from = at(n->inputs, r * width, kind);
+        if (n->added) add_up(n, r, kind);
+        const void *from = at(n->added ? n->sums : n->inputs, r * width, kind);
         void *to = place(outputs, r * width, kind);
         float mean = n->means ? n->means[r] = mean_of(from, width, kind) : 0;
         float factor = n->means ? factor_around(mean, from, width, kind, n->eps) : normalizer(from, width, kind, n->eps);
@@ -46,7 +59,7 @@ INLINE void norm(const Norm *n, void *outputs, int64_t kind) {
 }
 
 typedef struct {
-    const void *outputs; /* (rows, width) */
+    const void *outputs, *sums; /* (rows, width); those of the inputs that passed by, or none */
     void *inputs;
     float *weights, *biases; /* (rows / ROWS_AT_ONCE, width), to be added up: their order does not depend on threads */
 } Gradients;
@@ -54,6 +67,7 @@ typedef struct {
 INLINE void row_back(const Norm *n, const Gradients *g, int64_t r, float *weight_sums, float *bias_sums, int64_t kind) {
     int64_t width = n->width;
     const void *moved = at(g->outputs, r * width, kind), *from = at(n->inputs, r * width, kind), *weights = n->weights;
+    const void *beside = g->sums ? at(g->sums, r * width, kind) : NULL;
     void *to = place(g->inputs, r * width, kind);
     float mean = n->means ? n->means[r] : 0, factor = n->factors[r];
     Lanes along = {}, even = {}; /* what a norm does not let through */
@@ -70,7 +84,12 @@ INLINE void row_back(const Norm *n, const Gradients *g, int64_t r, float *weight
         CALL_FOR(moved, i, kind), CALL_FOR(from, i, kind), CALL_FOR_PLACE(to, i, kind);
         Lanes gradient = get(moved, i, width, kind) * get(weights, i, width, kind);
         Lanes normed = (get(from, i, width, kind) - mean) * factor;
-        put(to, i, width, kind, (gradient - level - normed * slope) * factor);
+        gradient = (gradient - level - normed * slope) * factor;
+        if (beside) {
+            CALL_FOR(beside, i, kind);
+            gradient += get(beside, i, width, kind);
+        }
+        put(to, i, width, kind, gradient);
     }
 }
 

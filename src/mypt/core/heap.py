@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import sys
 from functools import cache
+from itertools import pairwise
 
 from mypt.core.limits import free_memory_bytes
 
@@ -41,7 +42,7 @@ def make_room(size_bytes: int) -> None:
     taken = sorted(block for block in blocks if block)
     for block in blocks:
         libc.free(block)
-    gaps = (later - earlier - _BLOCK_BYTES for earlier, later in zip(taken, taken[1:], strict=False))
+    gaps = (later - earlier - _BLOCK_BYTES for earlier, later in pairwise(taken))
     if taken and max(gaps, default=0) <= _ALLOWED_GAP:
         first = -(-taken[0] // mmap.PAGESIZE) * mmap.PAGESIZE
         libc.madvise(first, taken[-1] + _BLOCK_BYTES - first, _MADV_HUGEPAGE)

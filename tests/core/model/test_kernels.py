@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mypt.core.model.gpt import GPT
-from mypt.core.model.kernels.calls import Calls, Heads
+from mypt.core.model.kernels.calls import Calls
 from mypt.core.model.kernels.code import CODE, open_kernels, place_in_model, use_kernels
 from mypt.core.model.kernels.functions import Kernels
+from mypt.core.model.kernels.structs import Heads, NormWeights
 from mypt.core.model.layers import Block
 from mypt.core.model.loss import head_loss
 from mypt.core.native.library import SHARED, UnavailableError, library_for, open_library, targets
@@ -80,7 +81,7 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
     documents_BT = torch.randint(3, (3, length)).sort(1)[0] if in_documents else None
     expected = gradients_of(copy.deepcopy(model).double(), ids_BT, targets_BT, documents_BT)
     by_torch = gradients_of(copy.deepcopy(model), ids_BT, targets_BT, documents_BT)
-    place_in_model(model, Kernels(Calls(library_for(CODE, target))))
+    place_in_model(model, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0))
     model.checkpoint_activations = checkpointed
     with threads(count):
         found = gradients_of(model, ids_BT, targets_BT, documents_BT)
@@ -92,15 +93,18 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+@pytest.mark.parametrize("width", [72, 96])
 @pytest.mark.parametrize("family", ["gpt2", "mypt-v1", "modern"])
-def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(family: FamilyName, target: tuple[str, ...]) -> None:
-    config = ModelConfig(family=family, n_layer=2, n_head=4, n_embd=72, block_size=LONGEST, vocab_size=200)
+def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(
+    family: FamilyName, width: int, target: tuple[str, ...]
+) -> None:
+    config = ModelConfig(family=family, n_layer=2, n_head=4, n_embd=width, block_size=LONGEST, vocab_size=200)
     torch.manual_seed(3)
     narrow = stirred(GPT(config), 0.1).bfloat16()
-    ids_BT, targets_BT = torch.randint(200, (2, 3, LONGEST))
+    ids_BT, targets_BT = torch.randint(200, (2, 2, LONGEST))
     exact = gradients_of(copy.deepcopy(narrow).float(), ids_BT, targets_BT, None)
     by_torch = gradients_of(copy.deepcopy(narrow), ids_BT, targets_BT, None)
-    place_in_model(narrow, Kernels(Calls(library_for(CODE, target))))
+    place_in_model(narrow, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0))
     by_kernels = gradients_of(narrow, ids_BT, targets_BT, None)
 
     def distance(found: list[Tensor]) -> float:
@@ -220,16 +224,17 @@ def test_the_bits_do_not_depend_on_the_number_of_threads_nor_on_what_was_in_memo
     calls, found = Calls(open_library(CODE)), list[list[Tensor]]()
     torch.manual_seed(1)
     inputs_BTW, gradient_BTC = torch.randn(3, 70, 8 * 18).to(dtype), torch.randn(3, 70, 4 * 18).to(dtype)
-    x_NC, weight_C = torch.randn(300, 37).to(dtype), torch.randn(37).to(dtype)
+    x_NC, (weight_C, bias_C) = torch.randn(300, 37).to(dtype), torch.randn(2, 37).to(dtype)
+    norm = NormWeights(weight_C, bias_C, 1e-6, is_centered=True)
     logits_RV, targets_R = torch.randn(50, 131).to(dtype), torch.randint(-1, 131, (50,))
     heads = Heads(4, 2, torch.randn(18).to(dtype), torch.randn(18).to(dtype), 1e-6, dropout=0.3, seed=7)
     for count, memory in ((1, nullcontext()), (2, nullcontext()), (5, nullcontext()), (2, unset_memory_full_of_nan())):
         with threads(count), memory:
             mixed, sums = calls.attend(inputs_BTW, heads)
-            normed, factors = calls.norm(x_NC, weight_C, 1e-6)
+            sums_NC, normed_NC, moments = calls.norm(x_NC, x_NC, norm)
             own = logits_RV.clone()
-            made = [mixed, sums, *calls.attend_back(gradient_BTC, inputs_BTW, heads, sums), normed, factors, own]
-            made += calls.norm_back(x_NC, x_NC, weight_C, factors)
+            made = [mixed, sums, *calls.attend_back(gradient_BTC, inputs_BTW, heads, sums), sums_NC, normed_NC, own]
+            made += [each for each in calls.norm_back(x_NC, x_NC, sums_NC, norm, moments) if each is not None]
             made += [calls.gate(x_NC, x_NC), *calls.gate_back(x_NC, x_NC, x_NC)]
             made += [calls.gelu(x_NC), calls.gelu_back(x_NC, x_NC), calls.drop(x_NC, 0.3, 7)]
             found.append([*made, calls.loss(own, targets_R, torch.tensor(9.0))])
@@ -342,7 +347,7 @@ def test_numbers_are_rounded_to_bf16_as_torch_rounds() -> None:
 
 def test_rows_of_next_to_nothing_are_not_blown_up() -> None:
     x_NC, weight_C = torch.randn(5, 37) * 1e-4, torch.rand(37)
-    normed, _ = Calls(open_library(CODE)).norm(x_NC, weight_C, 1e-6)
+    _, normed, _ = Calls(open_library(CODE)).norm(x_NC, None, NormWeights(weight_C, None, 1e-6, is_centered=False))
     torch.testing.assert_close(normed, torch.nn.functional.rms_norm(x_NC, (37,), weight_C, 1e-6))
 
 
@@ -404,8 +409,14 @@ def test_what_is_no_number_stays_none(unfit: float) -> None:
         ("room->mixed, D, keys, D, QUERIES, MORE", "room->mixed, D, keys, D, QUERIES, NEW"),
         ("sum == MORE ? load(to + r * to_row + v * LANES, FP32) : (Lanes){}", "(Lanes){}"),
         ("h < (g + 1) * share", "h < g * share + 1"),
-        ("(gradient - get(from, i, width, kind) * factor * mean) * factor", "gradient * factor"),
-        ("get(shares, i, width, FP32) + share", "share"),
+        ("(gradient - level - normed * slope) * factor", "gradient * factor"),
+        ("(gradient - level - normed * slope) * factor", "(gradient - normed * slope) * factor"),
+        ("get(weight_sums, i, width, FP32) + share", "share"),
+        ("get(bias_sums, i, width, FP32) + gradient", "gradient"),
+        ("if (biases) y += get(biases, i, width, kind);", ""),
+        ("gradient += get(beside, i, width, kind);", ""),
+        ("get(inputs, i, n->width, kind) + get(added, i, n->width, kind)", "get(inputs, i, n->width, kind)"),
+        ("LANE + second * (LANES - half)", "LANE"),
         ("share * (1 + x * (1 - share))", "share"),
         ("put(up_gradients, i, count, kind, moved * x * share)", "put(up_gradients, i, count, kind, moved * x)"),
         ("(1 + 3 * squared)", "1"),
@@ -433,3 +444,11 @@ def test_kernels_that_compute_something_else_are_not_kept(
     with pytest.raises(UnavailableError, match="do not agree"):
         open_library(replace(CODE, folder=changed))
     assert [path.name.split("-")[0] for path in (tmp_path / "cache" / "native").iterdir()] == ["refused"]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+def test_a_matrix_is_turned_over_wherever_it_lies(target: tuple[str, ...]) -> None:
+    calls = Calls(library_for(CODE, target))
+    whole = torch.randn(320, 192).bfloat16()
+    for x_NC in (whole, whole[:32, :32], whole.t(), whole[32:, 64:96]):
+        assert torch.equal(calls.turned(x_NC), x_NC.t())

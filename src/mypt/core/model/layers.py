@@ -20,40 +20,38 @@ if TYPE_CHECKING:  # they look at these layers themselves
 _RMS_EPS = 1e-6
 
 
-class _Norm(nn.Module):
-    """What both norms are in a block."""
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm (Ba et al., 2016)."""
 
     kernels: "Kernels | None" = None
     """As in `Linear`."""
-    is_centered: bool
-    eps: float
-    weight: Tensor
-    bias: Tensor | None
 
-    def forward(self, x_BTC: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Norm the last dimension."""
-        return self.beside(x_BTC)[1]
-
-    def beside(self, x_BTC: Tensor, added_BTC: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The sum of both, and that normed."""
-        # torch has one function for a LayerNorm, and several for an RMSNorm.
-        if self.kernels is not None and self.training and (not self.is_centered or self.kernels.pay(x_BTC)):
-            return self.kernels.norm(self, x_BTC, added_BTC)
-        x_BTC = x_BTC if added_BTC is None else x_BTC + added_BTC
-        return x_BTC, super().forward(x_BTC)
+        if self.kernels is not None and self.training and self.kernels.do_norm(self, input):
+            return self.kernels.norm(self, input, None)[1]
+        return super().forward(input)
 
 
-class LayerNorm(_Norm, nn.LayerNorm):
-    """LayerNorm (Ba et al., 2016)."""
-
-    is_centered = True
-
-
-class RmsNorm(_Norm, nn.RMSNorm):
+class RmsNorm(nn.RMSNorm):
     """RMSNorm (Zhang and Sennrich, 2019)."""
 
-    is_centered = False
-    bias = None
+    kernels: "Kernels | None" = None
+    """As in `Linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Norm the last dimension."""
+        if self.kernels is not None and self.training and self.kernels.do_norm(self, x):
+            return self.kernels.norm(self, x, None)[1]
+        return super().forward(x)
+
+
+def norm_beside(norm: LayerNorm | RmsNorm, x_BTC: Tensor, added_BTC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of both, and that normed: a block goes on with both."""
+    if norm.kernels is not None and norm.training and norm.kernels.do_norm(norm, x_BTC):
+        return norm.kernels.norm(norm, x_BTC, added_BTC)
+    x_BTC = x_BTC if added_BTC is None else x_BTC + added_BTC
+    return x_BTC, norm(x_BTC)
 
 
 class Gelu(nn.GELU):
@@ -215,9 +213,9 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
     ) -> Tensor:
         """Add what attention and MLP have to say."""
-        x_BTC, normed_BTC = self.attention_norm.beside(x_BTC)
+        x_BTC, normed_BTC = norm_beside(self.attention_norm, x_BTC)
         mixed_BTC = self._dropped(self.attention(normed_BTC, cache, mask, rotation))
-        x_BTC, normed_BTC = self.mlp_norm.beside(x_BTC, mixed_BTC)
+        x_BTC, normed_BTC = norm_beside(self.mlp_norm, x_BTC, mixed_BTC)
         return x_BTC + self._dropped(self.mlp(normed_BTC))
 
     def _dropped(self, x_BTC: Tensor) -> Tensor:

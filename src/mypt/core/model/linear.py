@@ -17,7 +17,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Map the last dimension."""
-        if self.kernels is not None and self.training and self.kernels.does_linear(input, self.weight):
+        if self.kernels is not None and self.training and self.kernels.do_linear(input, self.weight):
             return self.kernels.linear(input, self.weight, self.bias)
         return super().forward(input)
 

@@ -67,11 +67,12 @@ def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None
 def _require_agreement(library: Library) -> None:
     """Compare loss and gradients of little models of every family with those of torch in fp32."""
     calls = Calls(library)
-    kernels = Kernels(calls)
+    kernels = Kernels(calls, fewest_numbers=0)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         _require_agreement_of_muon(calls)
         _require_agreement_of_head(calls)
+        _require_agreement_of_turning(calls)
         for family in FAMILIES:
             model = _example(family)
             for dtype, allowed in _AGREES_WITHIN.items():
@@ -98,6 +99,12 @@ def _require_agreement_of_muon(calls: Calls) -> None:
     for theirs, ours in zip(expected, (mixed, weights, momentum, row_squares), strict=True):
         if not (ours - theirs).norm() <= _AGREES_WITHIN[torch.float32] * theirs.norm():
             raise UnavailableError("kernels do not agree with Muon")
+
+
+def _require_agreement_of_turning(calls: Calls) -> None:
+    x_NC = torch.randn(96, 160).bfloat16()
+    if not torch.equal(calls.turned(x_NC), x_NC.t()):
+        raise UnavailableError("kernels do not turn a matrix over")
 
 
 def _require_agreement_of_head(calls: Calls) -> None:
@@ -138,7 +145,15 @@ def _loss_and_gradients(model: GPT) -> list[Tensor]:
 CODE = Code(
     name="kernels",
     folder=Path(__file__).parent,
-    functions=("mypt_attend_back", "mypt_norm_back", "mypt_drop", "mypt_has_pairs", "mypt_loss", "mypt_muon_move", "mypt_turn"),
+    functions=(
+        "mypt_attend_back",
+        "mypt_norm_back",
+        "mypt_drop",
+        "mypt_has_pairs",
+        "mypt_loss",
+        "mypt_muon_move",
+        "mypt_turn",
+    ),
     require_agreement=_require_agreement,
     sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}",),
 )

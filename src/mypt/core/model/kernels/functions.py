@@ -1,6 +1,6 @@
 """The kernels as functions of autograd: each keeps what its way back needs, and no more.
 
-Letters: B batch, T positions, N both of them, C width, I and O those of inputs and outputs, D head width, W queries,
+Letters: B batch, T positions, N both of them, C width, I and O widths of inputs and outputs, D head width, W queries,
 keys and values side by side.
 """
 
@@ -12,22 +12,27 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents
-from mypt.core.model.kernels.calls import Calls, Heads, NormWeights
+from mypt.core.model.kernels.calls import Calls
+from mypt.core.model.kernels.structs import Heads, NormMoments, NormWeights
 from mypt.core.model.layers import Attention, LayerNorm, RmsNorm, RotaryAttention
 from mypt.core.model.loss import HeadGradients, head_loss
 from mypt.core.model.rotary import Rotation
 
 _SEEDS = 2**62
-_FEWEST_INPUTS = 2**18
-"""With fewer, a call from Python takes longer than it saves."""
 
 
 class Kernels:
     """What a model's layers call instead of what is written there. Copies of a model share it."""
 
-    def __init__(self, calls: Calls) -> None:
-        """Use a library."""
+    def __init__(self, calls: Calls, fewest_numbers: int = 2**18) -> None:
+        """Use a library.
+
+        Args:
+            calls: the library.
+            fewest_numbers: with fewer, a call from Python takes longer than it saves where torch has a function for it.
+        """
         self.calls = calls
+        self._fewest_numbers = fewest_numbers
 
     def __deepcopy__(self, _memo: object) -> "Kernels":
         """Nothing in it changes."""
@@ -54,17 +59,19 @@ class Kernels:
         )
         return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
 
+    def do_norm(self, layer: LayerNorm | RmsNorm, x_BTC: Tensor) -> bool:
+        """Whether `norm` is faster than torch, which has one function for a LayerNorm, and several for an RMSNorm."""
+        return isinstance(layer, RmsNorm) or self._pay(x_BTC)
+
     def norm(self, layer: LayerNorm | RmsNorm, x_BTC: Tensor, added_BTC: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sum of both, and that normed."""
-        return _Norm.apply(self.calls, x_BTC, added_BTC, layer.weight, layer.bias, layer.eps, layer.is_centered)
+        bias_C = layer.bias if isinstance(layer, LayerNorm) else None
+        is_centered = isinstance(layer, LayerNorm)
+        return _Norm.apply(self.calls, x_BTC, added_BTC, layer.weight, bias_C, layer.eps, is_centered)
 
-    def pay(self, x: Tensor) -> bool:
-        """Whether these are enough numbers for what torch has functions of its own for."""
-        return x.numel() >= _FEWEST_INPUTS
-
-    def does_linear(self, x_BTI: Tensor, weight_OI: Tensor) -> bool:
+    def do_linear(self, x_BTI: Tensor, weight_OI: Tensor) -> bool:
         """Whether the gradient of these weights comes faster by `linear`."""
-        return self.pay(x_BTI) and self.calls.does_turn(x_BTI, weight_OI)
+        return self._pay(x_BTI) and self.calls.does_turn(x_BTI, weight_OI)
 
     def linear(self, x_BTI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         """A linear layer."""
@@ -90,6 +97,9 @@ class Kernels:
             losses_N, hidden_gradient_NC, weight_gradient_VC = self.calls.head(hidden_NC, weight_VC, targets_N, divisor)
             return HeadGradients(losses_N.sum(), hidden_gradient_NC, weight_gradient_VC, None)
         return head_loss(hidden_NC, weight_VC, bias_V, targets_N, divisor, self.calls.loss)
+
+    def _pay(self, x: Tensor) -> bool:
+        return x.numel() >= self._fewest_numbers
 
 
 def _seed() -> int:
@@ -135,14 +145,15 @@ class _Norm(torch.autograd.Function):
         added_BTC: Tensor | None,
         weight_C: Tensor,
         bias_C: Tensor | None,
-        *how: float,
+        eps: float,
+        is_centered: bool,  # noqa: FBT001 - torch knows places alone
     ) -> tuple[Tensor, Tensor]:
         """Add and norm rows; keep the sums."""
         x_NC = x_BTC.reshape(-1, x_BTC.shape[-1])
         added_NC = None if added_BTC is None else added_BTC.reshape(x_NC.shape)
-        sums_NC, normed_NC, *moments = calls.norm(x_NC, added_NC, NormWeights(weight_C, bias_C, *how))
+        sums_NC, normed_NC, moments = calls.norm(x_NC, added_NC, NormWeights(weight_C, bias_C, eps, is_centered))
         ctx.save_for_backward(sums_NC, weight_C, bias_C, *moments)
-        ctx.calls, ctx.how, ctx.has_added = calls, how, added_BTC is not None
+        ctx.calls, ctx.how, ctx.has_added = calls, (eps, is_centered), added_BTC is not None
         ctx.set_materialize_grads(False)  # nobody may want the sums
         return sums_NC.view(x_BTC.shape), normed_NC.view(x_BTC.shape)
 
@@ -155,7 +166,7 @@ class _Norm(torch.autograd.Function):
         weights = NormWeights(weight_C, bias_C, *ctx.how)
         beside_NC = None if beside_BTC is None else beside_BTC.reshape(sums_NC.shape)
         gradient_NC = gradient_BTC.reshape(sums_NC.shape)
-        gradient_NC, *of_weights = ctx.calls.norm_back(gradient_NC, beside_NC, sums_NC, weights, *moments)
+        gradient_NC, *of_weights = ctx.calls.norm_back(gradient_NC, beside_NC, sums_NC, weights, NormMoments(*moments))
         gradient_BTC = gradient_NC.view(gradient_BTC.shape)
         of_weights = (None if each is None else each.to(weight_C.dtype) for each in of_weights)
         return None, gradient_BTC, gradient_BTC if ctx.has_added else None, *of_weights, None, None
@@ -180,8 +191,9 @@ class _Linear(torch.autograd.Function):
         """
         x_BTI, weight_OI = ctx.saved_tensors
         gradient_NO, x_NI = gradient_BTO.flatten(0, -2), x_BTI.flatten(0, -2)
-        (O, I), turned = weight_OI.shape, ctx.calls.turned
-        weight_gradient = turned(gradient_NO) @ x_NI if O <= I else turned(turned(x_NI) @ gradient_NO)
+        turned, is_wider = ctx.calls.turned, len(weight_OI) > weight_OI.shape[1]
+        # The narrower matrix is turned over.
+        weight_gradient = turned(turned(x_NI) @ gradient_NO) if is_wider else turned(gradient_NO) @ x_NI
         bias_gradient = gradient_NO.sum(0) if ctx.has_bias else None
         return None, (gradient_NO @ weight_OI).view(x_BTI.shape), weight_gradient, bias_gradient
 

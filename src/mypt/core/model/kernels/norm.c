@@ -47,8 +47,8 @@ INLINE void norm(const Norm *n, void *outputs, int64_t kind) {
         const void *from = at(n->added ? n->sums : n->inputs, r * width, kind);
         void *to = place(outputs, r * width, kind);
         float mean = n->means ? n->means[r] = mean_of(from, width, kind) : 0;
-        float factor = n->means ? factor_around(mean, from, width, kind, n->eps) : normalizer(from, width, kind, n->eps);
-        n->factors[r] = factor;
+        float factor = n->factors[r] = n->means ? factor_around(mean, from, width, kind, n->eps)
+                                                : normalizer(from, width, kind, n->eps);
         EACH_VECTOR(i, width) {
             CALL_FOR(from, i, kind), CALL_FOR_PLACE(to, i, kind);
             Lanes y = (get(from, i, width, kind) - mean) * factor * get(weights, i, width, kind);

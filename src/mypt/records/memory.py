@@ -17,6 +17,9 @@ that is written out. Measured on a CPU."""
 _CUDA_BUILD_BYTES = 340 * 2**20
 """What a process takes more where torch is its build with CUDA, even if it computes on the CPU."""
 
+_LARGE_PAGES_BYTES = 30 * 2**20
+"""What lies unused in the large pages of a CPU's steps (core/heap.py)."""
+
 TABLE_BYTES_PER_ID = 750
 """A token table as tiktoken holds it: 36 MiB for GPT-2's."""
 
@@ -199,7 +202,7 @@ class StepShape:
 
     @property
     def _process_bytes(self) -> int:
-        process = PROCESS_BYTES + self.model.vocab_size * TABLE_BYTES_PER_ID
+        process = PROCESS_BYTES + _LARGE_PAGES_BYTES + self.model.vocab_size * TABLE_BYTES_PER_ID
         process += _CUDA_BUILD_BYTES if self.cuda_build else 0
         process += _COMPILER_BYTES if self.compiled else 0
         return process + (_WRITTEN_OUT_BYTES if self._is_written_out else 0)

@@ -197,6 +197,9 @@ class SwiGlu(nn.Module):
 class Block(nn.Module):
     """One pre-norm transformer block."""
 
+    kernels: "Kernels | None" = None
+    """As in `Linear`."""
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = build_norm(config)
@@ -213,6 +216,10 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
     ) -> Tensor:
         """Add what attention and MLP have to say."""
+        if self.kernels is not None and self.training and self.kernels.do_block(self, x_BTC):
+            assert cache is None
+            assert mask is None or isinstance(mask, Documents)
+            return self.kernels.block(self, x_BTC, mask, rotation)
         x_BTC, normed_BTC = norm_beside(self.attention_norm, x_BTC)
         mixed_BTC = self._dropped(self.attention(normed_BTC, cache, mask, rotation))
         x_BTC, normed_BTC = norm_beside(self.mlp_norm, x_BTC, mixed_BTC)

@@ -83,7 +83,7 @@ static void read_head(const Attention *a, const Room *room, int64_t b, int64_t h
         else
             memcpy(to, at(a->inputs, from, BF16), a->D * sizeof(uint16_t));
     }
-    if (rows) pair_rows(rows, room->rows, T, D);
+    if (rows) pair_rows(rows, T / 2 * TILE, room->rows, D, T, D);
     if (pairs) pair_columns(pairs, room->rows, T, D);
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from mypt.core.model.kernels.structs import (
     MOST_DROPPED,
     AttentionStruct,
+    BlockStruct,
     Heads,
     HeadStruct,
     MoveStruct,
@@ -22,6 +23,7 @@ from mypt.core.model.kernels.structs import (
     NormMoments,
     NormStruct,
     NormWeights,
+    PartsStruct,
     at,
     attention_struct,
     how,
@@ -70,9 +72,19 @@ class Calls:
             function.argtypes, function.restype = types, None
         self.library.mypt_attention_room.restype = c_int64
         self.library.mypt_has_pairs.restype = c_int32
-        if self.library.mypt_has_pairs():
+        if self.has_pairs:
+            block = POINTER(BlockStruct)
+            self.library.mypt_block.argtypes, self.library.mypt_block.restype = (block, _P), None
+            self.library.mypt_block_back.argtypes = (block, POINTER(PartsStruct), _P, _P, _P)
+            self.library.mypt_block_back.restype = None
+            self.library.mypt_block_room.argtypes, self.library.mypt_block_room.restype = (block, _COUNT), c_int64
             self.library.mypt_head.argtypes, self.library.mypt_head.restype = (POINTER(HeadStruct), _P), None
             self.library.mypt_head_room.argtypes, self.library.mypt_head_room.restype = (_COUNT,) * 4, c_int64
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are instructions for pairs of numbers in bf16, and what is made of them."""
+        return bool(self.library.mypt_has_pairs())
 
     def attend(self, inputs_BTW: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
         """Mixed values, shape (B, T, H x D), and the logarithms of the sums of weights, shape (B, H, T)."""
@@ -185,7 +197,7 @@ class Calls:
         V, C = weight_VC.shape
         is_narrow = hidden_NC.dtype == weight_VC.dtype == torch.bfloat16
         does_fit = C % _HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
-        return is_narrow and does_fit and bool(self.library.mypt_has_pairs())
+        return is_narrow and does_fit and self.has_pairs
 
     def head(
         self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, divisor: Tensor

@@ -12,7 +12,7 @@ from mypt.core.model.attention import Documents
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
-from mypt.core.model.layers import Attention, Dropout, Gelu, LayerNorm, RmsNorm, SwiGlu
+from mypt.core.model.layers import Attention, Block, Dropout, Gelu, LayerNorm, RmsNorm, SwiGlu
 from mypt.core.model.linear import Linear
 from mypt.core.model.loss import head_loss
 from mypt.core.native.library import Code, Library, UnavailableError, open_library
@@ -55,7 +55,7 @@ def place_in_model(model: GPT, kernels: Kernels) -> None:
 def place_kernels(module: nn.Module, kernels: Kernels) -> None:
     """Have all parts of a module call these kernels."""
     for part in module.modules():
-        if isinstance(part, (Attention, Dropout, Gelu, LayerNorm, Linear, RmsNorm, SwiGlu)):
+        if isinstance(part, (Attention, Block, Dropout, Gelu, LayerNorm, Linear, RmsNorm, SwiGlu)):
             part.kernels = kernels
 
 

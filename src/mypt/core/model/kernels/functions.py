@@ -12,9 +12,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents
+from mypt.core.model.kernels.block import Surroundings, does_block, run_block
 from mypt.core.model.kernels.calls import Calls
 from mypt.core.model.kernels.structs import Heads, NormMoments, NormWeights
-from mypt.core.model.layers import Attention, LayerNorm, RmsNorm, RotaryAttention
+from mypt.core.model.layers import Attention, Block, LayerNorm, RmsNorm, RotaryAttention
 from mypt.core.model.loss import HeadGradients, head_loss
 from mypt.core.model.rotary import Rotation
 
@@ -58,6 +59,18 @@ class Kernels:
             seed=_seed() if dropout else 0,
         )
         return _Attend.apply(self.calls, inputs_BTW, query_norm, key_norm, heads)
+
+    def do_block(self, block: Block, x_BTC: Tensor) -> bool:
+        """Whether all of a block is to be one call."""
+        return not self._pay(x_BTC) and does_block(self.calls, block, x_BTC)
+
+    def block(
+        self, block: Block, x_BTC: Tensor, documents: Documents | None, rotation: Rotation | None
+    ) -> Tensor:
+        """All of a block."""
+        angles = (None, None) if rotation is None else (rotation.cos_T1P, rotation.sin_T1P)
+        surroundings = Surroundings(*angles, None if documents is None else documents.of_BT)
+        return run_block(self.calls, block, x_BTC, surroundings)
 
     def do_norm(self, layer: LayerNorm | RmsNorm, x_BTC: Tensor) -> bool:
         """Whether `norm` is faster than torch, which has one function for a LayerNorm, and several for an RMSNorm."""

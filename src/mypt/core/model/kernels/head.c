@@ -100,6 +100,12 @@ static Room room_in(float *memory, const Head *h, Plan plan, int thread) {
     return room;
 }
 
+/* Two rows of fp32 -> a row of pairs; blocks are so many words apart. */
+static void pair_up(uint32_t *to, int64_t block, const float *first, const float *second, int64_t count) {
+    for (int64_t i = 0; i < count; i += TILE, to += block)
+        *(Bits *)to = paired(load(first + i, FP32), load(second + i, FP32));
+}
+
 /* All rows, filled up with zeros, and turned over. */
 static void read_rows(const Head *h, const Room *room, Plan plan, int64_t first) {
     int64_t C = h->C;
@@ -180,7 +186,7 @@ static void find_gradient(const Head *h, const Room *room, Plan plan, int64_t ro
 /* The gradients that pass through a block: its weights', and what is added to a share of the rows'. */
 static void go_back_block(const Head *h, const Room *room, Plan plan, int64_t block, float *share) {
     int64_t C = h->C, tokens = plan.tokens, first = block * tokens, count = read_block(h, room, plan, block);
-    pair_rows(room->pairs_of_tokens, room->weights, tokens, C);
+    pair_rows(room->pairs_of_tokens, tokens / 2 * TILE, room->weights, C, tokens, C);
     for (int64_t some = 0; some < plan.rows; some += ROWS) {
         for (int64_t row = some; row < some + ROWS; row += MULTIPLE) {
             find_logits(h, room, plan, row);

@@ -125,19 +125,15 @@ INLINE Bits paired(Lanes first, Lanes second) {
     return __builtin_convertvector(narrowed(first), Bits) | __builtin_convertvector(narrowed(second), Bits) << 16;
 }
 
-/* Two rows of fp32 -> a row of pairs; blocks are so many words apart. */
-static void pair_up(uint32_t *to, int64_t block, const float *first, const float *second, int64_t count) {
-    for (int64_t i = 0; i < count; i += TILE, to += block)
-        *(Bits *)to = paired(load(first + i, FP32), load(second + i, FP32));
-}
-
-/* (rows, columns) of bf16 -> pairs of rows */
-static void pair_rows(uint32_t *to, const uint16_t *from, int64_t rows, int64_t columns) {
-    for (int64_t c = 0; c < columns; c += TILE)
-        for (int64_t r = 0; r < rows; r += 2, to += TILE) {
-            Bits first = __builtin_convertvector(*(const Halves *)(from + r * columns + c), Bits);
-            Bits second = __builtin_convertvector(*(const Halves *)(from + (r + 1) * columns + c), Bits);
-            *(Bits *)to = first | second << 16;
+/* (rows, columns) of bf16, `from_row` apart -> pairs of rows; blocks are so many words apart. */
+static void pair_rows(uint32_t *to, int64_t block, const uint16_t *from, int64_t from_row, int64_t rows,
+                      int64_t columns) {
+    for (int64_t c = 0; c < columns; c += TILE, to += block)
+        for (int64_t r = 0; r < rows; r += 2) {
+            const uint16_t *pair = from + r * from_row + c;
+            Bits first = __builtin_convertvector(*(const Halves *)pair, Bits);
+            Bits second = __builtin_convertvector(*(const Halves *)(pair + from_row), Bits);
+            *(Bits *)(to + r / 2 * TILE) = first | second << 16;
         }
 }
 

@@ -1,4 +1,5 @@
 /* SwiGLU's gate (Shazeer, 2020), GELU (Hendrycks and Gimpel, 2016), their gradients, and dropout. */
+#include "activations.h"
 #include "chance.h"
 
 #define NUMBERS_AT_ONCE 4096
@@ -12,18 +13,17 @@ INLINE void gate(const void *gates, const void *ups, void *outputs, int64_t coun
         }
 }
 
-INLINE void gate_back(const void *output_gradients, const void *gates, const void *ups, void *gate_gradients,
-                      void *up_gradients, int64_t count, int32_t threads, int64_t kind) {
+INLINE void gate_back(const void *output_gradients, const void *gates, const void *ups, void *gates_back,
+                      void *ups_back, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind);
-            CALL_FOR_PLACE(gate_gradients, i, kind), CALL_FOR_PLACE(up_gradients, i, kind);
-            Lanes moved = get(output_gradients, i, count, kind);
-            Lanes x = get(gates, i, count, kind), share = sigmoid(x);
-            put(up_gradients, i, count, kind, moved * x * share);
-            moved *= get(ups, i, count, kind) * share * (1 + x * (1 - share));
-            put(gate_gradients, i, count, kind, moved);
+            CALL_FOR_PLACE(gates_back, i, kind), CALL_FOR_PLACE(ups_back, i, kind);
+            Lanes moved = get(output_gradients, i, count, kind), of_gate, of_up;
+            gate_gradients(moved, get(gates, i, count, kind), get(ups, i, count, kind), &of_gate, &of_up);
+            put(gates_back, i, count, kind, of_gate);
+            put(ups_back, i, count, kind, of_up);
         }
 }
 
@@ -43,10 +43,8 @@ INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gr
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(gradients, i, kind);
-            Lanes x = get(inputs, i, count, kind), squared = 0.044715f * x * x;
-            Lanes share = sigmoid(1.5957691216f * x * (1 + squared));
-            Lanes slope = share + x * share * (1 - share) * 1.5957691216f * (1 + 3 * squared);
-            put(gradients, i, count, kind, get(output_gradients, i, count, kind) * slope);
+            put(gradients, i, count, kind,
+                get(output_gradients, i, count, kind) * gelu_slope(get(inputs, i, count, kind)));
         }
 }
 
@@ -70,9 +68,9 @@ void mypt_gate(const void *gates, const void *ups, void *outputs, int64_t count,
     FOR_KIND(gate, gates, ups, outputs, count, threads);
 }
 
-void mypt_gate_back(const void *output_gradients, const void *gates, const void *ups, void *gate_gradients,
-                    void *up_gradients, int64_t count, int32_t threads, int64_t kind) {
-    FOR_KIND(gate_back, output_gradients, gates, ups, gate_gradients, up_gradients, count, threads);
+void mypt_gate_back(const void *output_gradients, const void *gates, const void *ups, void *gates_back,
+                    void *ups_back, int64_t count, int32_t threads, int64_t kind) {
+    FOR_KIND(gate_back, output_gradients, gates, ups, gates_back, ups_back, count, threads);
 }
 
 void mypt_gelu(const void *inputs, void *outputs, int64_t count, int32_t threads, int64_t kind) {

@@ -44,6 +44,32 @@ class NormGradientsStruct(Structure):
     _fields_ = tuple((name, c_void_p) for name in ("outputs", "sums", "inputs", "weights", "biases"))
 
 
+PARTS = (
+    *("attention_norm", "attention_norm_bias", "heads", "heads_bias", "query_norm", "key_norm", "output", "output_bias"),
+    *("mlp_norm", "mlp_norm_bias", "gate", "up", "up_bias", "down", "down_bias"),
+)
+"""What has weights in a block, by the names of block.h."""
+
+
+class PartsStruct(Structure):
+    """`Parts` of block.h."""
+
+    _fields_ = tuple((name, c_void_p) for name in PARTS)
+
+
+class BlockStruct(Structure):
+    """`Block` of block.h."""
+
+    _fields_ = (
+        ("weights", PartsStruct),
+        *((name, c_void_p) for name in ("inputs", "outputs", "cosines", "sines", "documents", "means", "factors")),
+        *((name, c_void_p) for name in ("heads", "mixed", "sums", "middle", "gates", "ups")),
+        *((name, c_int64) for name in ("B", "T", "C", "I", "H", "G", "D", "activation")),
+        *((name, c_float) for name in ("eps", "head_eps")),
+        ("threads", c_int32),
+    )
+
+
 class MoveStruct(Structure):
     """`Move` of muon.c."""
 

@@ -36,9 +36,18 @@ INLINE const void *at(const void *memory, int64_t index, int64_t kind) {
     return (const char *)memory + index * size_of(kind);
 }
 
+/* 16 bits -> the lower half of 32. GCC 12 makes several instructions of __builtin_convertvector. */
+INLINE Bits widened(Halves halves) {
+#ifdef __AVX512F__
+    return (Bits)_mm512_cvtepu16_epi32((__m256i)halves);
+#else
+    return (Bits)_mm256_cvtepu16_epi32((__m128i)halves);
+#endif
+}
+
 INLINE Lanes load(const void *from, int64_t kind) {
     if (kind == FP32) return *(const Lanes *)from;
-    if (kind == BF16) return (Lanes)(__builtin_convertvector(*(const Halves *)from, Bits) << 16);
+    if (kind == BF16) return (Lanes)(widened(*(const Halves *)from) << 16);
 #ifdef __AVX512F__
     return (Lanes)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from)));
 #else

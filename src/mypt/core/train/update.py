@@ -13,7 +13,7 @@ from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors
 from mypt.core.model.compiled import compile_blocks
 from mypt.core.model.gpt import GPT
-from mypt.core.model.kernels.code import use_kernels
+from mypt.core.model.kernels.code import open_kernels, use_kernels
 from mypt.core.recording import USUAL_TIMES
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.recorded import Recorded
@@ -30,7 +30,7 @@ class Update:
 
     def __init__(self, model: GPT, config: TrainingConfig, device: Device, loss_scale: LossScaleState | None) -> None:
         """Take over a model; with fp16, go on with its loss scale."""
-        self._model = model
+        self._parameters = list(model.parameters())
         self._config = config
         self._device = device
         self._working = WorkingWeights(model, device.precision)
@@ -78,7 +78,10 @@ class Update:
         self.optimizer.make_moments()
         if self._recorded is not None:
             return self._recorded.do(self._on_device, batch, seed)
-        torch.manual_seed(seed)
+        if self._device.kind == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, each for longer
+        else:
+            torch.manual_seed(seed)
         return self._on_device(batch)
 
     @property
@@ -102,18 +105,29 @@ class Update:
     def _on_device(self, batch: Tensors) -> torch.Tensor:
         try:
             loss = self._backward(batch)
-            norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.grad_clip or math.inf)
+            norm = self._clip()
             vitals = torch.stack([loss, norm] if self.scale is None else [loss, norm, self.scale.factor])
             # Where this is 1 the optimizer leaves weights and moments alone.
             self.optimizer.found_inf = (~vitals.isfinite().all()).float()
             self.optimizer.step()
             self._working.refresh()
         finally:
-            self._model.zero_grad(set_to_none=True)
+            for part in self._parameters:
+                part.grad = None
             self._working.forget()
         if self.scale is not None:
             self.scale.step(loss, norm)
         return vitals
+
+    def _clip(self) -> torch.Tensor:
+        """Make gradients shorter that are too long together, and give the norm they had."""
+        most = self._config.grad_clip or math.inf
+        if not self._device.kernels:
+            return torch.nn.utils.clip_grad_norm_(self._parameters, most)
+        return torch.tensor(open_kernels().calls.clip(self._gradients(), most))
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [part.grad for part in self._parameters if part.grad is not None]
 
     def _backward(self, batch: Tensors) -> torch.Tensor:
         """Add up the gradients of the whole batch, some sequences at a time; give its mean loss."""
@@ -126,5 +140,5 @@ class Update:
             self._working.gather()
             losses.append(loss.detach())
         if self.scale is not None:
-            self.scale.undo([part.grad for part in self._model.parameters() if part.grad is not None])
+            self.scale.undo(self._gradients())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()

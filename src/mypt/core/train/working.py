@@ -7,6 +7,7 @@ and loss is in the narrow type, in memory too. bf16 has fp32's range; fp16 has n
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from mypt.core.device import NARROW
 from mypt.core.model.gpt import GPT
+
+_TOGETHER = 2**20
+"""Numbers of gradients that are moved by one call on a CPU."""
 
 
 class WorkingWeights:
@@ -24,13 +28,14 @@ class WorkingWeights:
         self.model = _narrowed(masters, NARROW[precision]) if precision in NARROW else masters
         pairs = zip(masters.parameters(), self.model.parameters(), strict=True)
         self._pairs: list[tuple[Tensor, Tensor]] = [pair for pair in pairs if pair[0] is not pair[1]]
-        # A GPU likes few kernels; elsewhere each gradient takes the room that the one before left.
-        self._together = max(1, len(self._pairs)) if masters.final_norm.weight.is_cuda else 1
+        # A GPU likes few kernels; elsewhere large gradients take the room that those before left.
+        most = math.inf if masters.final_norm.weight.is_cuda else _TOGETHER
+        self._groups = _groups(self._pairs, most)
 
     def gather(self) -> None:
         """Add the gradients to those of the masters. Once per backward pass: a narrow sum would lose small parts."""
-        for first in range(0, len(self._pairs), self._together):
-            found = [pair for pair in self._pairs[first : first + self._together] if pair[1].grad is not None]
+        for group in self._groups:
+            found = [pair for pair in group if pair[1].grad is not None]
             _move_gradients([pair for pair in found if pair[0].grad is not None], torch._foreach_add_)
             new = [pair for pair in found if pair[0].grad is None]
             for master, _ in new:
@@ -46,7 +51,21 @@ class WorkingWeights:
 
     def forget(self) -> None:
         """Drop gradients: those of a step that is done, or that could not be finished."""
-        self.model.zero_grad(set_to_none=True)
+        for _, working in self._pairs:
+            working.grad = None
+
+
+def _groups(pairs: Sequence[tuple[Tensor, Tensor]], most: float) -> list[list[tuple[Tensor, Tensor]]]:
+    """Neighbours, up to so many numbers together; larger ones alone."""
+    groups: list[list[tuple[Tensor, Tensor]]] = []
+    count = math.inf
+    for pair in pairs:
+        count += pair[0].numel()
+        if count > most:
+            groups.append([])
+            count = pair[0].numel()
+        groups[-1].append(pair)
+    return groups
 
 
 def _move_gradients(

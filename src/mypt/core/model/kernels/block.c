@@ -261,15 +261,14 @@ static void activate_back(const Block *b, const Own *own, int64_t first, int64_t
         int64_t place = r * b->I + i;
         Lanes moved = load(own->strip + r * MULTIPLE + i - c, FP32), x = load(b->ups + first * b->I + place, BF16);
         Lanes active, of_up, of_gate;
-        if (b->gates) {
-            Lanes gate = load(b->gates + first * b->I + place, BF16);
-            gate_gradients(moved, gate, x, &of_gate, &of_up);
+        if (b->activation == SWIGLU) {
+            gate_and_back(load(b->gates + first * b->I + place, BF16), x, moved, &active, &of_gate, &of_up);
             *(Halves *)(own->gate_gradients + place) = narrowed(of_gate);
-            active = x * activated(gate, SWIGLU);
+        } else if (b->activation == GELU) {
+            gelu_and_back(x, moved, &active, &of_up);
         } else {
-            of_up = moved * gelu_slope(x);
-            if (b->activation == RELU) of_up = choose(x > 0.0f, moved, (Lanes){});
-            active = activated(x, b->activation);
+            active = activated(x, RELU);
+            of_up = choose(x > 0.0f, moved, (Lanes){});
         }
         *(Halves *)(own->active + place) = narrowed(active);
         *(Halves *)(own->up_gradients + place) = narrowed(of_up);
@@ -337,8 +336,8 @@ static void weight_gradient(const Block *b, void *to, const uint16_t *turned, co
     if (!to) return;
     int64_t N = rows_of(b), block = N / 2 * TILE;
 #pragma omp for collapse(2) schedule(static) nowait
-    for (int64_t r = 0; r < b->C; r += MULTIPLE)
-        for (int64_t c = 0; c < columns; c += MULTIPLE) {
+    for (int64_t c = 0; c < columns; c += MULTIPLE)
+        for (int64_t r = 0; r < b->C; r += MULTIPLE) {
             uint16_t narrowed_strip[MULTIPLE * MULTIPLE], *row = (uint16_t *)to + r * columns + c;
             Left left = {turned + r * turned_row(b), turned_row(b)};
             multiply_pairs(strip, MULTIPLE, left, (Right){pairs + c / TILE * block, block}, MULTIPLE, MULTIPLE, N, NEW);

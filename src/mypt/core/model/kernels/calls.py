@@ -6,14 +6,16 @@ C width, V vocabulary, K matrices.
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from mypt.core.model.kernels.structs import (
     MOST_DROPPED,
+    AdamWStruct,
     AttentionStruct,
     BlockStruct,
     Heads,
@@ -39,6 +41,8 @@ _MOST_HIDDEN = 2**21
 """Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
 _TURNED_SIZES = 32
 """`turn` knows multiples of this."""
+_CLIPPED_AT_ONCE = 4096
+"""`NUMBERS_AT_ONCE` of adamw.c."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -64,6 +68,8 @@ class Calls:
             "mypt_drop": (_P, _P, _COUNT, c_uint64, _NUMBER, _THREADS, _COUNT),
             "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_has_pairs": (),
+            "mypt_adamw": (POINTER(AdamWStruct),),
+            "mypt_clip": (_P, _P, _COUNT, c_double, _P, _P, _THREADS),
             "mypt_muon_mix": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_muon_move": (POINTER(MoveStruct), _P),
         }
@@ -71,6 +77,7 @@ class Calls:
             function = getattr(self.library, name)
             function.argtypes, function.restype = types, None
         self.library.mypt_attention_room.restype = c_int64
+        self.library.mypt_clip.restype = c_double
         self.library.mypt_has_pairs.restype = c_int32
         if self.has_pairs:
             block = POINTER(BlockStruct)
@@ -219,10 +226,40 @@ class Calls:
         self.library.mypt_head(ctypes.byref(own), at(room))
         return losses, gradients, weight_gradients
 
+    def adamw(
+        self,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        means: Sequence[Tensor],
+        squares: Sequence[Tensor],
+        *,
+        rates: Sequence[float],
+        corrections: Sequence[float],
+        **shares: float,
+    ) -> None:
+        """Move weights and moments, each by its own rate, and less what they all `shrink` to."""
+        own = AdamWStruct(parts=len(weights), threads=torch.get_num_threads(), **shares)
+        lists = (_pointers(each, torch.float32) for each in (weights, gradients, means, squares))
+        numbers = ((c_float * len(each))(*each) for each in (rates, corrections))
+        given = (*lists, *numbers, (c_int64 * len(weights))(*(weight.numel() for weight in weights)))
+        own.weights, own.gradients, own.means, own.squares, own.rates, own.corrections, own.counts = map(
+            ctypes.addressof, given
+        )
+        self.library.mypt_adamw(ctypes.byref(own))
+
+    def clip(self, gradients: Sequence[Tensor], most: float) -> float:
+        """Make gradients shorter whose norm is above `most`, and give the norm they had."""
+        counts = [gradient.numel() for gradient in gradients]
+        starts = [0, *accumulate(-(-count // _CLIPPED_AT_ONCE) for count in counts)]
+        sums = torch.empty(starts[-1], dtype=torch.float32)
+        numbers = (c_int64 * len(counts))(*counts), (c_int64 * len(starts))(*starts)
+        pointers = _pointers(gradients, torch.float32)
+        given = (pointers, numbers[0], len(counts), most, at(sums), numbers[1], torch.get_num_threads())
+        return self.library.mypt_clip(*given)
+
     def muon_mix(self, gradients: Sequence[Tensor], momenta: Sequence[Tensor], stack_KRC: Tensor, share: float) -> None:
         """Fill a stack with what lies a share of the way from each gradient to its momentum."""
-        pointers = c_void_p * len(gradients)
-        given = pointers(*map(at, gradients)), pointers(*map(at, momenta)), at(stack_KRC)
+        given = _pointers(gradients), _pointers(momenta), at(stack_KRC)
         self.library.mypt_muon_mix(*given, share, len(gradients), gradients[0].numel(), *how(stack_KRC))
 
     def muon_move(
@@ -244,3 +281,7 @@ class Calls:
 
     def _room(self, own: AttentionStruct) -> Tensor:
         return torch.empty(own.threads * self.library.mypt_attention_room(own.T, own.D), dtype=torch.float32)
+
+
+def _pointers(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(tensors))(*(at(tensor, dtype) for tensor in tensors))

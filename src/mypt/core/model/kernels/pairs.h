@@ -122,7 +122,7 @@ static void narrow(uint16_t *to, const float *from, int64_t count) {
 }
 
 INLINE Bits paired(Lanes first, Lanes second) {
-    return __builtin_convertvector(narrowed(first), Bits) | __builtin_convertvector(narrowed(second), Bits) << 16;
+    return widened(narrowed(first)) | widened(narrowed(second)) << 16;
 }
 
 /* (rows, columns) of bf16, `from_row` apart -> pairs of rows; blocks are so many words apart. */
@@ -131,8 +131,7 @@ static void pair_rows(uint32_t *to, int64_t block, const uint16_t *from, int64_t
     for (int64_t c = 0; c < columns; c += TILE, to += block)
         for (int64_t r = 0; r < rows; r += 2) {
             const uint16_t *pair = from + r * from_row + c;
-            Bits first = __builtin_convertvector(*(const Halves *)pair, Bits);
-            Bits second = __builtin_convertvector(*(const Halves *)(pair + from_row), Bits);
+            Bits first = widened(*(const Halves *)pair), second = widened(*(const Halves *)(pair + from_row));
             *(Bits *)(to + r / 2 * TILE) = first | second << 16;
         }
 }

@@ -20,8 +20,8 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind);
             CALL_FOR_PLACE(gates_back, i, kind), CALL_FOR_PLACE(ups_back, i, kind);
-            Lanes moved = get(output_gradients, i, count, kind), of_gate, of_up;
-            gate_gradients(moved, get(gates, i, count, kind), get(ups, i, count, kind), &of_gate, &of_up);
+            Lanes gate = get(gates, i, count, kind), up = get(ups, i, count, kind), active, of_gate, of_up;
+            gate_and_back(gate, up, get(output_gradients, i, count, kind), &active, &of_gate, &of_up);
             put(gates_back, i, count, kind, of_gate);
             put(ups_back, i, count, kind, of_up);
         }
@@ -43,8 +43,9 @@ INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gr
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
         for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(gradients, i, kind);
-            put(gradients, i, count, kind,
-                get(output_gradients, i, count, kind) * gelu_slope(get(inputs, i, count, kind)));
+            Lanes active, of_x;
+            gelu_and_back(get(inputs, i, count, kind), get(output_gradients, i, count, kind), &active, &of_x);
+            put(gradients, i, count, kind, of_x);
         }
 }
 

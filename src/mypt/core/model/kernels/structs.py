@@ -81,6 +81,17 @@ class MoveStruct(Structure):
     )
 
 
+class AdamWStruct(Structure):
+    """`AdamW` of adamw.c."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("weights", "gradients", "means", "squares", "rates", "corrections", "counts")),
+        ("parts", c_int64),
+        *((name, c_float) for name in ("shrink", "mean_share", "square_share", "eps")),
+        ("threads", c_int32),
+    )
+
+
 class HeadStruct(Structure):
     """`Head` of head.c."""
 
@@ -153,7 +164,7 @@ def at(tensor: Tensor | None, dtype: torch.dtype | None = None) -> int | None:
     if tensor is None:
         return None
     assert tensor.is_contiguous(), "rows lie one after another"
-    assert tensor.device.type == "cpu"
+    assert tensor.is_cpu
     assert dtype in {None, tensor.dtype}, f"{tensor.dtype} is not {dtype}"
     return tensor.data_ptr()
 

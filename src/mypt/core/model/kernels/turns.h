@@ -39,8 +39,7 @@ INLINE void turn_rows(uint16_t *to, int64_t to_row, const uint16_t *from, int64_
         Bits words[LANES];
         EACH_UNROLLED(i, LANES) {
             const uint16_t *pair = from + 2 * i * from_row + c;
-            words[i] = __builtin_convertvector(*(const Halves *)pair, Bits) |
-                       __builtin_convertvector(*(const Halves *)(pair + from_row), Bits) << 16;
+            words[i] = widened(*(const Halves *)pair) | widened(*(const Halves *)(pair + from_row)) << 16;
         }
         turn_words(words);
         EACH_UNROLLED(i, LANES) memcpy(to + (c + i) * to_row, words + i, sizeof *words);

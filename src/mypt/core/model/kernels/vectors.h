@@ -23,7 +23,11 @@ INLINE Halves narrowed(Lanes lanes) {
     return (Halves)_mm512_cvtneps_pbh((__m512)lanes); /* which takes the very smallest numbers for 0 */
 #endif
     Bits bits = (Bits)lanes, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, is_nan = (Bits)(lanes != lanes);
-    return __builtin_convertvector((rounded & ~is_nan) | (0x7fc0 & is_nan), Halves);
+    rounded = (rounded & ~is_nan) | (0x7fc0 & is_nan);
+#ifdef __AVX512F__
+    return (Halves)_mm512_cvtepi32_epi16((__m512i)rounded);
+#endif
+    return __builtin_convertvector(rounded, Halves);
 }
 
 INLINE void put(void *row, int64_t i, int64_t count, int64_t kind, Lanes lanes) {

@@ -73,22 +73,23 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
     int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
-    float shares[QUERIES];
+    float most[QUERIES], totals[QUERIES];
     read_queries(a, room, b, h, first, count);
     EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
-        float most = largest_of(scores, keys), sum = raise(scores, scores, keys, most, FP32);
-        shares[i] = 1 / sum;
-        sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
+        most[i] = largest_of(scores, keys);
+        totals[i] = raise(scores, scores, keys, most[i], FP32);
         if (a->dropout == 0) continue;
         Chance chance = chance_of(a, b, h, first + i);
         EACH_VECTOR(k, keys) store(scores + k, load(scores + k, FP32) * kept(chance, k));
     }
     multiply(room->mixed, D, (Matrix){room->scores, S, 1}, room->values, D, QUERIES, D, keys, NEW);
+    keep_sums(sums + (b * a->H + h) * a->T + first, most, totals, count);
     EACH(i, count) {
+        float share = 1 / totals[i];
         void *to = place(outputs, ((b * a->T + first + i) * a->H + h) * a->D, a->kind);
-        EACH_VECTOR(j, a->D) put(to, j, a->D, a->kind, load(room->mixed + i * D + j, FP32) * shares[i]);
+        EACH_VECTOR(j, a->D) put(to, j, a->D, a->kind, load(room->mixed + i * D + j, FP32) * share);
     }
 }
 

@@ -103,26 +103,27 @@ static void read_queries(const Attention *a, const Room *room, int64_t b, int64_
 
 static void mix(const Attention *a, const Room *room, int64_t b, int64_t h, int64_t first, void *outputs, float *sums) {
     int64_t S = room->S, D = room->D, keys = first + QUERIES, count = queries_from(a, first);
-    float shares[QUERIES];
+    float most[QUERIES], totals[QUERIES];
     read_queries(a, room, b, h, first, count);
     memset(room->moved + count * S, 0, (QUERIES - count) * S * sizeof(uint16_t));
     EACH(i, count) {
         float *scores = room->scores + i * S;
         hide(a, scores, b, first + i, keys);
         uint16_t *weights = room->moved + i * S;
-        float most = largest_of(scores, keys), sum = raise(weights, scores, keys, most, BF16);
-        shares[i] = 1 / sum;
-        sums[(b * a->H + h) * a->T + first + i] = most + logf(sum);
+        most[i] = largest_of(scores, keys);
+        totals[i] = raise(weights, scores, keys, most[i], BF16);
         if (a->dropout == 0) continue;
         Chance chance = chance_of(a, b, h, first + i);
-        EACH_VECTOR(k, keys) put(weights, k, keys, BF16, raised(scores + k, most) * kept(chance, k));
+        EACH_VECTOR(k, keys) put(weights, k, keys, BF16, raised(scores + k, most[i]) * kept(chance, k));
     }
     Left weights = {room->moved, S};
     Right values = {room->value_rows, room->T / 2 * TILE};
     multiply_pairs(room->exact, D, weights, values, QUERIES, D, keys, NEW);
+    keep_sums(sums + (b * a->H + h) * a->T + first, most, totals, count);
     EACH(i, count) {
+        float share = 1 / totals[i];
         void *to = place(outputs, ((b * a->T + first + i) * a->H + h) * a->D, BF16);
-        EACH_VECTOR(j, a->D) put(to, j, a->D, BF16, load(room->exact + i * D + j, FP32) * shares[i]);
+        EACH_VECTOR(j, a->D) put(to, j, a->D, BF16, load(room->exact + i * D + j, FP32) * share);
     }
 }
 

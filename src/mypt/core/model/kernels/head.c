@@ -145,10 +145,7 @@ static void survey(const Head *h, const Room *room, Plan plan, int64_t block) {
         EACH(i, MULTIPLE) {
             const float *logits = room->logits + i * plan.tokens;
             Lanes most = (Lanes){} - INFINITY, sum = {};
-            EACH_VECTOR(j, count) {
-                Lanes x = logit(logits, j, count);
-                most = choose(x > most, x, most);
-            }
+            EACH_VECTOR(j, count) most = larger(logit(logits, j, count), most);
             float less = largest(most);
             EACH_VECTOR(j, count) sum += exponential(logit(logits, j, count) - less);
             room->largest[block * plan.rows + row + i] = less;

@@ -16,7 +16,8 @@ INLINE int64_t queries_from(const Attention *a, int64_t first) {
 
 /* What a query must not see: later keys, and those of other documents. */
 static void hide(const Attention *a, float *scores, int64_t b, int64_t query, int64_t keys) {
-    for (int64_t k = query + 1; k < keys; k++) scores[k] = -INFINITY;
+    for (int64_t k = query / LANES * LANES; k < keys; k += LANES)
+        store(scores + k, choose(LANE > (int32_t)(query - k), (Lanes){} - INFINITY, load(scores + k, FP32)));
     if (!a->documents) return;
     const int64_t *documents = a->documents + b * a->T;
     EACH(k, query + 1) if (documents[k] != documents[query]) scores[k] = -INFINITY;
@@ -24,11 +25,33 @@ static void hide(const Attention *a, float *scores, int64_t b, int64_t query, in
 
 static float largest_of(const float *scores, int64_t keys) {
     Lanes most = (Lanes){} - INFINITY;
-    EACH_VECTOR(k, keys) {
-        Lanes x = load(scores + k, FP32);
-        most = choose(x > most, x, most);
-    }
+    EACH_VECTOR(k, keys) most = larger(load(scores + k, FP32), most);
     return largest(most);
+}
+
+/* The logarithm of numbers from 1 on (Cephes), to about one unit in the last place. */
+INLINE Lanes logarithm(Lanes x) {
+    Whole bits = (Whole)x, exponent = (bits >> 23) - 126;
+    Lanes m = (Lanes)((bits & 0x7fffff) | 0x3f000000); /* from 0.5 to 1 */
+    Whole is_small = m < 0.707106781f;
+    Lanes e = __builtin_convertvector(exponent + is_small, Lanes); /* what is true is -1 */
+    m = m - 1.0f + choose(is_small, m, (Lanes){});
+    Lanes square = m * m, y = m * 7.0376836292e-2f - 1.1514610310e-1f;
+    y = y * m + 1.1676998740e-1f;
+    y = y * m - 1.2420140846e-1f;
+    y = y * m + 1.4249322787e-1f;
+    y = y * m - 1.6668057665e-1f;
+    y = y * m + 2.0000714765e-1f;
+    y = y * m - 2.4999993993e-1f;
+    y = y * m + 3.3333331174e-1f;
+    y = y * m * square - e * 2.12194440e-4f - 0.5f * square; /* log 2 in two parts */
+    y = m + y + e * 0.693359375f;
+    return choose(x == x, y, x);
+}
+
+/* Of each query the largest score and the sum of weights -> the logarithm of the sum of e^score. */
+static void keep_sums(float *to, const float *most, const float *sums, int64_t count) {
+    EACH_VECTOR(i, count) put(to, i, count, FP32, get(most, i, count, FP32) + logarithm(get(sums, i, count, FP32)));
 }
 
 /* e^(score - less), 0 where the key is hidden. */

@@ -46,10 +46,19 @@ INLINE void put(void *row, int64_t i, int64_t count, int64_t kind, Lanes lanes) 
 #define CALL_FOR(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind))
 #define CALL_FOR_PLACE(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind), 1)
 
+/* Of each lane the larger number; of what is none, the other. */
+INLINE Lanes larger(Lanes x, Lanes other) {
+#ifdef __AVX512F__
+    return (Lanes)_mm512_max_ps((__m512)x, (__m512)other);
+#else
+    return (Lanes)_mm256_max_ps((__m256)x, (__m256)other);
+#endif
+}
+
+/* Of lanes that are all numbers. */
 INLINE float largest(Lanes lanes) {
-    float found = lanes[0];
-    for (int i = 1; i < LANES; i++) found = lanes[i] > found ? lanes[i] : found;
-    return found;
+    for (int half = LANES / 2; half; half /= 2) lanes = larger(__builtin_shuffle(lanes, LANE ^ half), lanes);
+    return lanes[0];
 }
 
 /* 1 / the root of the mean of squares. */

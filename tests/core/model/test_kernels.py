@@ -81,7 +81,7 @@ def test_kernels_give_the_loss_and_gradients_of_torch(
     documents_BT = torch.randint(3, (3, length)).sort(1)[0] if in_documents else None
     expected = gradients_of(copy.deepcopy(model).double(), ids_BT, targets_BT, documents_BT)
     by_torch = gradients_of(copy.deepcopy(model), ids_BT, targets_BT, documents_BT)
-    place_in_model(model, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0))
+    place_in_model(model, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0, most_in_block=0))
     model.checkpoint_activations = checkpointed
     with threads(count):
         found = gradients_of(model, ids_BT, targets_BT, documents_BT)
@@ -104,7 +104,7 @@ def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(
     ids_BT, targets_BT = torch.randint(200, (2, 2, LONGEST))
     exact = gradients_of(copy.deepcopy(narrow).float(), ids_BT, targets_BT, None)
     by_torch = gradients_of(copy.deepcopy(narrow), ids_BT, targets_BT, None)
-    place_in_model(narrow, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0))
+    place_in_model(narrow, Kernels(Calls(library_for(CODE, target)), fewest_numbers=0, most_in_block=0))
     by_kernels = gradients_of(narrow, ids_BT, targets_BT, None)
 
     def distance(found: list[Tensor]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-EPS = 1e-8
+_EPS = 1e-8
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class AdamW:
                 beta1=beta1,
                 beta2=beta2,
                 weight_decay=group.weight_decay,
-                eps=EPS,
+                eps=_EPS,
                 amsgrad=False,
                 maximize=False,
                 found_inf=self.found_inf,

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mypt.core.model.kernels.calls import Calls
 from mypt.core.model.kernels.code import open_kernels
 from mypt.core.model.linear import FusedLinear
 from mypt.core.train.adamw import AdamW, Group
-from mypt.core.train.adamw_kernels import KernelAdamW
 from mypt.core.train.muon import Muon
 from mypt.core.train.muon_kernels import KernelMuon
 from mypt.records.run import TrainingConfig
@@ -29,25 +27,22 @@ def build_optimizer(
         precision: of the products of matrices in it.
         kernels: whether Muon is to use our own.
     """
-    calls = open_kernels().calls if kernels else None
-    return _muon(model, config, precision, calls) if config.optimizer == "muon" else _adamw(model, config, calls)
+    return _muon(model, config, precision, kernels=kernels) if config.optimizer == "muon" else _adamw(model, config)
 
 
-def _adamw(model: nn.Module, config: TrainingConfig, calls: Calls | None) -> AdamW:
+def _adamw(model: nn.Module, config: TrainingConfig) -> AdamW:
     """One group of matrices with weight decay, one of vectors (norms, biases) without."""
     parameters = _trained(list(model.parameters()))
     matrices = [parameter for parameter in parameters if parameter.dim() > 1]
     vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [Group(matrices, config.learning_rate, config.weight_decay), Group(vectors, config.learning_rate)]
-    return _adamw_of(groups, config, calls)
+    return AdamW(
+        [Group(matrices, config.learning_rate, config.weight_decay), Group(vectors, config.learning_rate)],
+        beta1=config.beta1,
+        beta2=config.beta2,
+    )
 
 
-def _adamw_of(groups: Sequence[Group], config: TrainingConfig, calls: Calls | None) -> AdamW:
-    betas = {"beta1": config.beta1, "beta2": config.beta2}
-    return AdamW(groups, **betas) if calls is None else KernelAdamW(groups, calls, **betas)
-
-
-def _muon(model: nn.Module, config: TrainingConfig, precision: str, calls: Calls | None) -> Muon:
+def _muon(model: nn.Module, config: TrainingConfig, precision: str, *, kernels: bool) -> Muon:
     """Muon for what maps hidden states to hidden states, the weights of linear layers; AdamW for the rest."""
     head = getattr(model, "head", None)
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
@@ -60,16 +55,21 @@ def _muon(model: nn.Module, config: TrainingConfig, precision: str, calls: Calls
     elsewhere = {*row_sizes, *embeddings, *heads}
     vectors = [parameter for parameter in model.parameters() if parameter not in elsewhere]
     rate = config.learning_rate
-    groups = [
-        Group(_trained(embeddings), rate * _EMBEDDING_SHARE),
-        Group(_trained(heads), rate * _HEAD_SHARE),
-        Group(_trained(vectors), rate * _VECTOR_SHARE),
-    ]
-    others = _adamw_of(groups, config, calls)
+    others = AdamW(
+        [
+            Group(_trained(embeddings), rate * _EMBEDDING_SHARE),
+            Group(_trained(heads), rate * _HEAD_SHARE),
+            Group(_trained(vectors), rate * _VECTOR_SHARE),
+        ],
+        beta1=config.beta1,
+        beta2=config.beta2,
+    )
     # Not in fp16: momenta are smaller than its numbers.
     dtype = torch.bfloat16 if precision == "bf16" else None
     how = {"peak_lr": rate, "weight_decay": config.weight_decay, "product_dtype": dtype}
-    return Muon(row_sizes, others, **how) if calls is None else KernelMuon(row_sizes, others, calls, **how)
+    if kernels:
+        return KernelMuon(row_sizes, others, open_kernels().calls, **how)
+    return Muon(row_sizes, others, **how)
 
 
 def _trained(parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors
 from mypt.core.model.compiled import compile_blocks
 from mypt.core.model.gpt import GPT
-from mypt.core.model.kernels.code import open_kernels, use_kernels
+from mypt.core.model.kernels.code import open_kernels, place_in_model
 from mypt.core.recording import USUAL_TIMES
 from mypt.core.train.optimizer import build_optimizer
 from mypt.core.train.recorded import Recorded
@@ -33,11 +33,12 @@ class Update:
         self._parameters = list(model.parameters())
         self._config = config
         self._device = device
-        self._working = WorkingWeights(model, device.precision)
+        self._kernels = open_kernels() if device.kernels else None
+        self._working = WorkingWeights(model, device.precision, self._kernels)
         if device.compiled:
             compile_blocks(self._working.model)
-        if device.kernels:
-            use_kernels(self._working.model)
+        if self._kernels is not None:
+            place_in_model(self._working.model, self._kernels)
         self.scale: LossScale | None = None
         if device.precision == "fp16":
             self.scale = LossScale(loss_scale or LossScaleState(), device.torch)
@@ -122,9 +123,9 @@ class Update:
     def _clip(self) -> torch.Tensor:
         """Make gradients shorter that are too long together, and give the norm they had."""
         most = self._config.grad_clip or math.inf
-        if not self._device.kernels:
+        if self._kernels is None:
             return torch.nn.utils.clip_grad_norm_(self._parameters, most)
-        return torch.tensor(open_kernels().calls.clip(self._gradients(), most))
+        return torch.tensor(self._kernels.calls.clip(self._gradients(), most))
 
     def _gradients(self) -> list[torch.Tensor]:
         return [part.grad for part in self._parameters if part.grad is not None]

@@ -9,13 +9,16 @@ and loss is in the narrow type, in memory too. bf16 has fp32's range; fp16 has n
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mypt.core.device import NARROW
 from mypt.core.model.gpt import GPT
+from mypt.core.model.kernels.functions import Kernels
 
+_Move: TypeAlias = Callable[[list[Tensor], list[Tensor]], object]
 _TOGETHER = 2**20
 """Numbers of gradients that are moved by one call on a CPU."""
 
@@ -23,14 +26,15 @@ _TOGETHER = 2**20
 class WorkingWeights:
     """A model to compute with, and the way of its gradients back to the masters."""
 
-    def __init__(self, masters: GPT, precision: str) -> None:
-        """Copy the masters where the precision is not theirs."""
+    def __init__(self, masters: GPT, precision: str, kernels: Kernels | None = None) -> None:
+        """Copy the masters where the precision is not theirs; by kernels if there are some."""
         self.model = _narrowed(masters, NARROW[precision]) if precision in NARROW else masters
         pairs = zip(masters.parameters(), self.model.parameters(), strict=True)
         self._pairs: list[tuple[Tensor, Tensor]] = [pair for pair in pairs if pair[0] is not pair[1]]
         # A GPU likes few kernels; elsewhere large gradients take the room that those before left.
         most = math.inf if masters.final_norm.weight.is_cuda else _TOGETHER
         self._groups = _groups(self._pairs, most)
+        self._copy: _Move = torch._foreach_copy_ if kernels is None else kernels.calls.convert
 
     def gather(self) -> None:
         """Add the gradients to those of the masters. Once per backward pass: a narrow sum would lose small parts."""
@@ -40,14 +44,14 @@ class WorkingWeights:
             new = [pair for pair in found if pair[0].grad is None]
             for master, _ in new:
                 master.grad = torch.empty_like(master)
-            _move_gradients(new, torch._foreach_copy_)
+            _move_gradients(new, self._copy)
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over what the optimizer made of the masters."""
         if self._pairs:
             masters, workings = zip(*self._pairs, strict=True)
-            torch._foreach_copy_(list(workings), list(masters))
+            self._copy(list(workings), list(masters))
 
     def forget(self) -> None:
         """Drop gradients: those of a step that is done, or that could not be finished."""
@@ -68,9 +72,7 @@ def _groups(pairs: Sequence[tuple[Tensor, Tensor]], most: float) -> list[list[tu
     return groups
 
 
-def _move_gradients(
-    pairs: Sequence[tuple[Tensor, Tensor]], put: Callable[[list[Tensor], list[Tensor]], object]
-) -> None:
+def _move_gradients(pairs: Sequence[tuple[Tensor, Tensor]], put: _Move) -> None:
     """Put the gradients of working weights into those of their masters, which are there."""
     into = [master.grad for master, _ in pairs if master.grad is not None]
     parts = [working.grad for _, working in pairs if working.grad is not None]

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from mypt.core.model.kernels.calls import Calls
 from mypt.core.model.kernels.structs import PARTS, BlockStruct, PartsStruct, at
-from mypt.core.model.layers import Block, LayerNorm, RotaryAttention, SwiGlu
+from mypt.core.model.layers import Block, Gelu, LayerNorm, RotaryAttention, SwiGlu
 
 _ACTIVATIONS = {"gelu": 0, "relu": 1, "swiglu": 2}
 """Of numbers.h."""
@@ -54,33 +54,35 @@ class _Kept(NamedTuple):
     ups_NI: Tensor
 
 
-def does_block(calls: Calls, block: Block, x_BTC: Tensor) -> bool:
-    """Whether `run_block` can be called with these."""
-    N, shape = x_BTC.numel() // x_BTC.shape[-1], _shape_of(block)
-    sizes = (N, x_BTC.shape[-1], shape.I, shape.D * (shape.H + 2 * shape.G))
-    does_fit = not any(size % _SIZES for size in sizes) and not block.dropout.p
-    return does_fit and x_BTC.dtype == torch.bfloat16 and calls.has_pairs
+class BlockCalls:
+    """How a block is called."""
 
+    def __init__(self, calls: Calls, block: Block) -> None:
+        """Look at it."""
+        attention, mlp, norm = block.attention, block.mlp, block.mlp_norm
+        D = attention.head_width
+        activation = "swiglu" if isinstance(mlp, SwiGlu) else "gelu" if isinstance(mlp.activation, Gelu) else "relu"
+        self._shape = _Shape(
+            attention.widths[0] // D,
+            attention.widths[1] // D,
+            D,
+            mlp.up.out_features,
+            _ACTIVATIONS[activation],
+            norm.eps or 0.0,
+            (attention.query_norm.eps or 0.0) if isinstance(attention, RotaryAttention) else 0.0,
+            isinstance(norm, LayerNorm),
+        )
+        self._calls = calls
+        sizes = (attention.widths[0], self._shape.I, sum(attention.widths))
+        self._fits = calls.has_pairs and not block.dropout.p and not any(size % _SIZES for size in sizes)
 
-def run_block(calls: Calls, block: Block, x_BTC: Tensor, surroundings: Surroundings) -> Tensor:
-    """What the block gives, shape (B, T, C)."""
-    return _Block.apply(calls, _shape_of(block), surroundings, x_BTC, *_parts_of(block))
+    def fits(self, x_BTC: Tensor) -> bool:
+        """Whether it can be called with these."""
+        return self._fits and x_BTC.dtype == torch.bfloat16 and not x_BTC.shape[:-1].numel() % _SIZES
 
-
-def _shape_of(block: Block) -> _Shape:
-    attention, mlp, norm = block.attention, block.mlp, block.mlp_norm
-    D = attention.head_width
-    assert norm.eps is not None
-    return _Shape(
-        attention.widths[0] // D,
-        attention.widths[1] // D,
-        D,
-        mlp.up.out_features,
-        _ACTIVATIONS["swiglu" if isinstance(mlp, SwiGlu) else "relu" if isinstance(mlp.activation, torch.nn.ReLU) else "gelu"],
-        norm.eps,
-        (attention.query_norm.eps or 0.0) if isinstance(attention, RotaryAttention) else 0.0,
-        isinstance(norm, LayerNorm),
-    )
+    def __call__(self, block: Block, x_BTC: Tensor, surroundings: Surroundings) -> Tensor:
+        """What the block gives, shape (B, T, C)."""
+        return _Block.apply(self._calls, self._shape, surroundings, x_BTC, *_parts_of(block))
 
 
 def _parts_of(block: Block) -> list[Tensor | None]:

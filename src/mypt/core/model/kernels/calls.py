@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mypt.core.model.kernels.structs import (
+    KINDS,
     MOST_DROPPED,
-    AdamWStruct,
     AttentionStruct,
     BlockStruct,
     Heads,
@@ -42,7 +42,7 @@ _MOST_HIDDEN = 2**21
 _TURNED_SIZES = 32
 """`turn` knows multiples of this."""
 _CLIPPED_AT_ONCE = 4096
-"""`NUMBERS_AT_ONCE` of adamw.c."""
+"""`NUMBERS_AT_ONCE` of parts.c."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -68,7 +68,7 @@ class Calls:
             "mypt_drop": (_P, _P, _COUNT, c_uint64, _NUMBER, _THREADS, _COUNT),
             "mypt_loss": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_has_pairs": (),
-            "mypt_adamw": (POINTER(AdamWStruct),),
+            "mypt_convert": (_P, _P, _P, _COUNT, _THREADS, _COUNT),
             "mypt_clip": (_P, _P, _COUNT, c_double, _P, _P, _THREADS),
             "mypt_muon_mix": (_P, _P, _P, _NUMBER, _COUNT, _COUNT, _THREADS, _COUNT),
             "mypt_muon_move": (POINTER(MoveStruct), _P),
@@ -226,26 +226,12 @@ class Calls:
         self.library.mypt_head(ctypes.byref(own), at(room))
         return losses, gradients, weight_gradients
 
-    def adamw(
-        self,
-        weights: Sequence[Tensor],
-        gradients: Sequence[Tensor],
-        means: Sequence[Tensor],
-        squares: Sequence[Tensor],
-        *,
-        rates: Sequence[float],
-        corrections: Sequence[float],
-        **shares: float,
-    ) -> None:
-        """Move weights and moments, each by its own rate, and less what they all `shrink` to."""
-        own = AdamWStruct(parts=len(weights), threads=torch.get_num_threads(), **shares)
-        lists = (_pointers(each, torch.float32) for each in (weights, gradients, means, squares))
-        numbers = ((c_float * len(each))(*each) for each in (rates, corrections))
-        given = (*lists, *numbers, (c_int64 * len(weights))(*(weight.numel() for weight in weights)))
-        own.weights, own.gradients, own.means, own.squares, own.rates, own.corrections, own.counts = map(
-            ctypes.addressof, given
-        )
-        self.library.mypt_adamw(ctypes.byref(own))
+    def convert(self, to: Sequence[Tensor], numbers: Sequence[Tensor]) -> None:
+        """Copy numbers in bf16 to those in fp32, or the other way."""
+        assert {to[0].dtype, numbers[0].dtype} == KINDS.keys()
+        given = _pointers(to, to[0].dtype), _pointers(numbers, numbers[0].dtype)
+        counts = (c_int64 * len(to))(*(each.numel() for each in to))
+        self.library.mypt_convert(*given, counts, len(to), *how(to[0]))
 
     def clip(self, gradients: Sequence[Tensor], most: float) -> float:
         """Make gradients shorter whose norm is above `most`, and give the norm they had."""

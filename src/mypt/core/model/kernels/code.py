@@ -67,21 +67,25 @@ def _documents(_ids_BT: Tensor, documents_BT: Tensor | None) -> Documents | None
 def _require_agreement(library: Library) -> None:
     """Compare loss and gradients of little models of every family with those of torch in fp32."""
     calls = Calls(library)
-    kernels = Kernels(calls, fewest_numbers=0)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         _require_agreement_of_muon(calls)
         _require_agreement_of_head(calls)
         _require_agreement_of_turning(calls)
         for family in FAMILIES:
-            model = _example(family)
-            for dtype, allowed in _AGREES_WITHIN.items():
-                narrow = copy.deepcopy(model).to(dtype)
-                expected = _loss_and_gradients(copy.deepcopy(narrow).float())
-                place_in_model(narrow, kernels)
-                found = _loss_and_gradients(narrow)
-                if not all((a - b).norm() <= allowed * a.norm() for a, b in zip(expected, found, strict=True)):
-                    raise UnavailableError(f"kernels do not agree with the model ({family}, {dtype})")
+            # Whatever fits nothing, by as many kernels as there are; and what is small, and fits whole blocks.
+            _require_agreement_of_model(_example(family, 72, 70), Kernels(calls, fewest_numbers=0, most_in_block=0))
+            _require_agreement_of_model(_example(family, 64, 64), Kernels(calls))
+
+
+def _require_agreement_of_model(model: GPT, kernels: Kernels) -> None:
+    for dtype, allowed in _AGREES_WITHIN.items():
+        narrow = copy.deepcopy(model).to(dtype)
+        expected = _loss_and_gradients(copy.deepcopy(narrow).float())
+        place_in_model(narrow, kernels)
+        found = _loss_and_gradients(narrow)
+        if not all((a - b).norm() <= allowed * a.norm() for a, b in zip(expected, found, strict=True)):
+            raise UnavailableError(f"kernels do not agree with the model ({model.config.family}, {dtype})")
 
 
 def _require_agreement_of_muon(calls: Calls) -> None:
@@ -121,10 +125,11 @@ def _require_agreement_of_head(calls: Calls) -> None:
         raise UnavailableError("kernels do not agree with the loss")
 
 
-def _example(family: FamilyName) -> GPT:
+def _example(family: FamilyName, width: int, length: int) -> GPT:
     """A model in which every number matters."""
     own: dict[str, Any] = {"n_kv_head": 2} if family == "modern" else {"bias": True}
-    model = GPT(ModelConfig(family=family, n_layer=2, n_head=4, n_embd=72, block_size=70, vocab_size=83, **own)).float()
+    sizes = {"n_layer": 2, "n_head": 4, "n_embd": width, "block_size": length, "vocab_size": 83}
+    model = GPT(ModelConfig(family=family, **sizes, **own)).float()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)

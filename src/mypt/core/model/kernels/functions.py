@@ -5,6 +5,7 @@ keys and values side by side.
 """
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from mypt.core.model.attention import Documents
-from mypt.core.model.kernels.block import Surroundings, does_block, run_block
+from mypt.core.model.kernels.block import BlockCalls, Surroundings
 from mypt.core.model.kernels.calls import Calls
 from mypt.core.model.kernels.structs import Heads, NormMoments, NormWeights
 from mypt.core.model.layers import Attention, Block, LayerNorm, RmsNorm, RotaryAttention
@@ -25,15 +26,17 @@ _SEEDS = 2**62
 class Kernels:
     """What a model's layers call instead of what is written there. Copies of a model share it."""
 
-    def __init__(self, calls: Calls, fewest_numbers: int = 2**18) -> None:
+    def __init__(self, calls: Calls, *, fewest_numbers: int = 2**18, most_in_block: int = 2**19) -> None:
         """Use a library.
 
         Args:
             calls: the library.
             fewest_numbers: with fewer, a call from Python takes longer than it saves where torch has a function for it.
+            most_in_block: with more, torch's products save more than one call for a whole block.
         """
         self.calls = calls
-        self._fewest_numbers = fewest_numbers
+        self._fewest_numbers, self._most_in_block = fewest_numbers, most_in_block
+        self._blocks = WeakKeyDictionary[Block, BlockCalls]()
 
     def __deepcopy__(self, _memo: object) -> "Kernels":
         """Nothing in it changes."""
@@ -62,15 +65,13 @@ class Kernels:
 
     def do_block(self, block: Block, x_BTC: Tensor) -> bool:
         """Whether all of a block is to be one call."""
-        return not self._pay(x_BTC) and does_block(self.calls, block, x_BTC)
+        return x_BTC.numel() < self._most_in_block and self._called(block).fits(x_BTC)
 
-    def block(
-        self, block: Block, x_BTC: Tensor, documents: Documents | None, rotation: Rotation | None
-    ) -> Tensor:
+    def block(self, block: Block, x_BTC: Tensor, documents: Documents | None, rotation: Rotation | None) -> Tensor:
         """All of a block."""
         angles = (None, None) if rotation is None else (rotation.cos_T1P, rotation.sin_T1P)
         surroundings = Surroundings(*angles, None if documents is None else documents.of_BT)
-        return run_block(self.calls, block, x_BTC, surroundings)
+        return self._called(block)(block, x_BTC, surroundings)
 
     def do_norm(self, layer: LayerNorm | RmsNorm, x_BTC: Tensor) -> bool:
         """Whether `norm` is faster than torch, which has one function for a LayerNorm, and several for an RMSNorm."""
@@ -110,6 +111,11 @@ class Kernels:
             losses_N, hidden_gradient_NC, weight_gradient_VC = self.calls.head(hidden_NC, weight_VC, targets_N, divisor)
             return HeadGradients(losses_N.sum(), hidden_gradient_NC, weight_gradient_VC, None)
         return head_loss(hidden_NC, weight_VC, bias_V, targets_N, divisor, self.calls.loss)
+
+    def _called(self, block: Block) -> BlockCalls:
+        if block not in self._blocks:
+            self._blocks[block] = BlockCalls(self.calls, block)
+        return self._blocks[block]
 
     def _pay(self, x: Tensor) -> bool:
         return x.numel() >= self._fewest_numbers

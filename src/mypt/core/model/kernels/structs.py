@@ -45,7 +45,16 @@ class NormGradientsStruct(Structure):
 
 
 PARTS = (
-    *("attention_norm", "attention_norm_bias", "heads", "heads_bias", "query_norm", "key_norm", "output", "output_bias"),
+    *(
+        "attention_norm",
+        "attention_norm_bias",
+        "heads",
+        "heads_bias",
+        "query_norm",
+        "key_norm",
+        "output",
+        "output_bias",
+    ),
     *("mlp_norm", "mlp_norm_bias", "gate", "up", "up_bias", "down", "down_bias"),
 )
 """What has weights in a block, by the names of block.h."""
@@ -77,17 +86,6 @@ class MoveStruct(Structure):
         *((name, c_void_p) for name in ("weights", "momentum", "row_squares", "gradients", "directions")),
         *((name, c_int64) for name in ("rows", "columns", "kind")),
         *((name, c_float) for name in ("rate", "shrink", "momentum_share", "row_share")),
-        ("threads", c_int32),
-    )
-
-
-class AdamWStruct(Structure):
-    """`AdamW` of adamw.c."""
-
-    _fields_ = (
-        *((name, c_void_p) for name in ("weights", "gradients", "means", "squares", "rates", "corrections", "counts")),
-        ("parts", c_int64),
-        *((name, c_float) for name in ("shrink", "mean_share", "square_share", "eps")),
         ("threads", c_int32),
     )
 

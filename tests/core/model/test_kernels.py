@@ -32,6 +32,10 @@ pytestmark = pytest.mark.skipif(not (TARGETS and shutil.which("gcc")), reason="n
 
 LONGEST = 80
 
+PAIRED = [target for target in TARGETS if "-mavx512bf16" in target]
+"""Kinds of processors whose instructions multiply pairs of numbers in bf16."""
+with_pairs = pytest.mark.parametrize("target", PAIRED or [None], ids=str)
+
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
@@ -111,12 +115,6 @@ def test_in_bf16_kernels_are_as_near_to_fp32_as_torch_is(
         return math.sqrt(sum((a - b.float()).square().sum().item() for a, b in zip(exact, found, strict=True)))
 
     assert 0 < distance(by_kernels) < 1.2 * distance(by_torch)
-
-
-with_pairs = pytest.mark.parametrize(
-    "target", [target for target in TARGETS if "-mavx512bf16" in target] or [None], ids=str
-)
-"""Kinds of processors whose instructions multiply pairs of numbers in bf16."""
 
 
 def pairs_of(target: tuple[str, ...] | None) -> Calls:
@@ -345,6 +343,95 @@ def test_numbers_are_rounded_to_bf16_as_torch_rounds() -> None:
     assert stack[0, 0, 0].item() in (0.0, 2**-130)
 
 
+@st.composite
+def small_configs(draw: st.DrawFn) -> ModelConfig:
+    """Sizes that whole blocks are computed of."""
+    family: FamilyName = draw(st.sampled_from(["gpt2", "mypt-v1", "modern"]))
+    n_head, n_embd = draw(st.sampled_from([(1, 32), (2, 64), (4, 64), (3, 96), (2, 96)]))
+    own: dict[str, Any] = {"n_inner": 32 * draw(st.integers(1, 4))} if family == "modern" else {}
+    if family == "modern" and (n_head, n_embd) == (2, 64):
+        own["n_kv_head"] = 1  # of 32 numbers
+    if family == "gpt2":
+        own["bias"] = draw(st.booleans())
+    sizes = {"n_layer": 2, "n_head": n_head, "n_embd": n_embd, "block_size": 96, "vocab_size": 70}
+    return ModelConfig(family=family, **sizes, **own)
+
+
+@with_pairs
+@settings(max_examples=40, deadline=None)
+@given(small_configs(), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(1, 3), st.booleans())
+def test_a_block_in_one_call_is_as_near_to_fp32_as_torch_is(
+    target: tuple[str, ...] | None,
+    config: ModelConfig,
+    texts: int,
+    thirds: int,
+    in_documents: bool,
+    count: int,
+    checkpointed: bool,
+) -> None:
+    torch.manual_seed(3)
+    narrow, T = stirred(GPT(config), 0.1).bfloat16(), 32 * thirds
+    ids_BT, targets_BT = torch.randint(config.vocab_size, (2, texts, T))
+    documents_BT = torch.randint(3, (texts, T)).sort(1)[0] if in_documents else None
+    exact = gradients_of(copy.deepcopy(narrow).float(), ids_BT, targets_BT, documents_BT)
+    by_torch = gradients_of(copy.deepcopy(narrow), ids_BT, targets_BT, documents_BT)
+    kernels = Kernels(pairs_of(target))
+    block = narrow.blocks[0]
+    assert isinstance(block, Block)
+    assert kernels.do_block(block, torch.empty(texts, T, config.n_embd, dtype=torch.bfloat16))
+    place_in_model(narrow, kernels)
+    narrow.checkpoint_activations = checkpointed
+    with threads(count):
+        found = gradients_of(narrow, ids_BT, targets_BT, documents_BT)
+    for ours, theirs, rounded in zip(found, exact, by_torch, strict=True):
+        unsure = (rounded.float() - theirs).norm().item()
+        assert (ours.float() - theirs).norm() <= 1.5 * unsure + 0.01 * theirs.norm()
+
+
+@with_pairs
+def test_the_bits_of_a_block_do_not_depend_on_threads_nor_on_what_was_in_memory(
+    target: tuple[str, ...] | None,
+) -> None:
+    config = ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=64, block_size=96, vocab_size=70)
+    torch.manual_seed(3)
+    model = GPT(config).bfloat16()
+    place_in_model(model, Kernels(pairs_of(target)))
+    ids_BT, targets_BT = torch.randint(70, (2, 5, 96))
+    found: list[list[Tensor]] = []
+    for count, memory in ((1, nullcontext()), (2, nullcontext()), (5, nullcontext()), (2, unset_memory_full_of_nan())):
+        with threads(count), memory:
+            model.zero_grad()
+            found.append([each.clone() for each in gradients_of(model, ids_BT, targets_BT, None)])
+    for others in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
+
+
+def test_gradients_are_clipped_as_torch_clips_them() -> None:
+    calls = Calls(open_library(CODE))
+    for most in (0.1, 1e3, math.inf):
+        gradients = [torch.randn(size) for size in ((70, 130), (1,), (5000,), (0,), (16,))]
+        parameters = [torch.nn.Parameter(torch.zeros_like(each)) for each in gradients]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        expected = torch.nn.utils.clip_grad_norm_(parameters, most)
+        assert math.isclose(calls.clip(gradients, most), expected.item(), rel_tol=1e-5)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
+    assert math.isnan(calls.clip([torch.tensor([1.0, math.nan])], 1.0))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 4097])
+def test_numbers_of_one_kind_become_those_of_the_other(count: int) -> None:
+    calls, numbers = Calls(open_library(CODE)), [torch.randn(count), torch.randn(3, 7)]
+    narrow = [torch.empty_like(each, dtype=torch.bfloat16) for each in numbers]
+    wide = [torch.empty_like(each) for each in numbers]
+    calls.convert(narrow, numbers)
+    calls.convert(wide, narrow)
+    for each, ours, again in zip(numbers, narrow, wide, strict=True):
+        assert torch.equal(ours, each.bfloat16())
+        assert torch.equal(again, ours.float())
+
+
 def test_rows_of_next_to_nothing_are_not_blown_up() -> None:
     x_NC, weight_C = torch.randn(5, 37) * 1e-4, torch.rand(37)
     _, normed, _ = Calls(open_library(CODE)).norm(x_NC, None, NormWeights(weight_C, None, 1e-6, is_centered=False))
@@ -414,12 +501,12 @@ def test_what_is_no_number_stays_none(unfit: float) -> None:
         ("(gradient - level - normed * slope) * factor", "(gradient - normed * slope) * factor"),
         ("get(weight_sums, i, width, FP32) + share", "share"),
         ("get(bias_sums, i, width, FP32) + gradient", "gradient"),
-        ("if (biases) y += get(biases, i, width, kind);", ""),
+        ("if (biases) y += get(biases, i, n->width, kind);", ""),
         ("gradient += get(beside, i, width, kind);", ""),
         ("get(inputs, i, n->width, kind) + get(added, i, n->width, kind)", "get(inputs, i, n->width, kind)"),
         ("LANE + second * (LANES - half)", "LANE"),
-        ("share * (1 + x * (1 - share))", "share"),
-        ("put(up_gradients, i, count, kind, moved * x * share)", "put(up_gradients, i, count, kind, moved * x)"),
+        ("share * (1 + gate * (1 - share))", "share"),
+        ("*of_up = moved * open;", "*of_up = moved * gate;"),
         ("(1 + 3 * squared)", "1"),
         ("raised * factor - is_target", "raised * factor"),
         ("return less + logf(all) - own;", "return logf(all) - own;"),
@@ -434,6 +521,34 @@ def test_what_is_no_number_stays_none(unfit: float) -> None:
 def test_kernels_that_compute_something_else_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
 ) -> None:
+    require_refused(tmp_path, monkeypatch, right, wrong)
+
+
+@pytest.mark.skipif(not PAIRED, reason="the processor has no products of pairs")
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("if (f->biases) y += load(f->biases + c + i, BF16);", ""),
+        ("if (added) y += load(added + place, BF16);", ""),
+        ("if (b->gates) multiply_strip(own->strip, own->gate_gradients, &f->gate, c, count, MORE);", ""),
+        ("choose(x > 0.0f, moved, (Lanes){})", "moved"),
+        ("add_rows(sums.down_bias, moved, count, C);", ""),
+        ("store(bias_sums + i, load(bias_sums + i, FP32) + of_up);", ""),
+        ("room->active_pairs, I, 0, strip", "room->up_pairs, I, 0, strip"),
+        ("room->gate_pairs, I, 1, strip", "room->up_pairs, I, 1, strip"),
+        ("add_up(g->key_norm, room->head_norms + b->D,", "add_up(g->key_norm, room->head_norms,"),
+        ("int64_t before = is_second * rows_of(b);", "int64_t before = 0;"),
+        (".documents = b->documents", ".documents = 0"),
+        ("(load(moved + n * S + k, FP32) - means[n])", "load(moved + n * S + k, FP32)"),
+    ],
+)
+def test_kernels_of_pairs_that_compute_something_else_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str
+) -> None:
+    require_refused(tmp_path, monkeypatch, right, wrong)
+
+
+def require_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str, wrong: str) -> None:
     monkeypatch.setenv("MYPT_CACHE", str(tmp_path / "cache"))
     changed = tmp_path / "changed"
     shutil.copytree(CODE.folder, changed)

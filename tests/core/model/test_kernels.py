@@ -125,10 +125,11 @@ def pairs_of(target: tuple[str, ...] | None) -> Calls:
 
 @with_pairs
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 4), st.integers(1, 1500), st.integers(1, 3))
+@given(st.integers(1, 300) | st.sampled_from([32, 96, 160]), st.integers(1, 4), st.integers(1, 1500), st.integers(1, 3))
 def test_the_head_in_pairs_gives_losses_and_gradients_of_the_head_in_fp32(
     target: tuple[str, ...] | None, N: int, widths: int, V: int, count: int
 ) -> None:
+    """Little vocabularies and large ones, and rows that fill tiles or do not."""
     calls, C = pairs_of(target), 32 * widths
     torch.manual_seed(N + V)
     hidden_NC, weight_VC = torch.randn(N, C).bfloat16(), torch.randn(V, C).bfloat16()
@@ -145,7 +146,7 @@ def test_the_head_in_pairs_gives_losses_and_gradients_of_the_head_in_fp32(
 
 
 @with_pairs
-@pytest.mark.parametrize("shape", [(300, 64, 5000), (50, 352, 700), (1, 32, 1)])
+@pytest.mark.parametrize("shape", [(300, 64, 5000), (50, 352, 700), (1, 32, 1), (160, 64, 300)])
 def test_the_bits_of_the_head_do_not_depend_on_threads_nor_on_what_was_in_memory(
     target: tuple[str, ...] | None, shape: tuple[int, int, int]
 ) -> None:
@@ -160,13 +161,14 @@ def test_the_bits_of_the_head_do_not_depend_on_threads_nor_on_what_was_in_memory
 
 
 @with_pairs
-def test_the_head_meets_large_logits_and_what_is_no_number(target: tuple[str, ...] | None) -> None:
-    calls, targets_N = pairs_of(target), torch.tensor([0, 599])
-    hidden_NC = torch.ones(2, 32).bfloat16()
+@pytest.mark.parametrize("rows", [2, 32])
+def test_the_head_meets_large_logits_and_what_is_no_number(target: tuple[str, ...] | None, rows: int) -> None:
+    calls, targets_N = pairs_of(target), torch.tensor([0, 599] * (rows // 2))
+    hidden_NC = torch.ones(rows, 32).bfloat16()
     weight_VC = torch.linspace(-1e4, 1e4, 600).bfloat16()[:, None].repeat(1, 32)
     weight_VC[599] = 1.1e4
     losses_N, *gradients = calls.head(hidden_NC, weight_VC, targets_N, torch.tensor(1.0))
-    torch.testing.assert_close(losses_N, torch.tensor([2.1 * 32e4, 0.0]), rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(losses_N[:2], torch.tensor([2.1 * 32e4, 0.0]), rtol=0.01, atol=1e-3)
     assert all(gradient.isfinite().all() for gradient in gradients)
     weight_VC[300] = math.nan
     losses_N, *gradients = calls.head(hidden_NC, weight_VC, targets_N, torch.tensor(1.0))

@@ -32,7 +32,14 @@ def threads() -> list[str]:
 
 
 @pytest.fixture
-def feed() -> Feed:
+def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where batches take long to make."""
+    monkeypatch.setattr("mypt.core.train.feed._LONG_S", -1)
+
+
+@pytest.fixture(params=["always ahead", "never ahead"])
+def feed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    monkeypatch.setattr("mypt.core.train.feed._LONG_S", -1 if request.param == "always ahead" else 1e9)
     return Feed(batches().at, CPU)
 
 
@@ -46,6 +53,7 @@ def test_what_comes_ahead_is_what_comes_without(feed: Feed) -> None:
     feed.close()
 
 
+@pytest.mark.usefixtures("always_ahead")
 def test_the_next_batch_is_made_before_it_is_asked_for() -> None:
     asked = list[int]()
 
@@ -67,6 +75,23 @@ def test_the_next_batch_is_made_before_it_is_asked_for() -> None:
     ahead.close()
 
 
+def test_a_thread_works_ahead_only_where_a_batch_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mypt.core.train.feed._LONG_S", 0.02)
+    seconds, makers = [0.0, 0.1, 0.0, 0.0], list[str]()
+
+    def at(position: int, count: int) -> Batch:
+        makers.append(threading.current_thread().name)
+        time.sleep(seconds.pop(0))
+        return batches().at(position, count)
+
+    feed = Feed(at, CPU)
+    for position in (0, 4, 8, 12):
+        feed.take(position, 4)
+    feed.close()
+    assert ["mypt-feed" in maker for maker in makers] == [False, False, True, False]
+
+
+@pytest.mark.usefixtures("always_ahead")
 def test_an_error_ahead_surfaces_in_the_step_that_needs_the_batch() -> None:
     def at(position: int, count: int) -> Batch:
         if position >= 8:
@@ -98,6 +123,7 @@ def on(config: RunConfig, *datasets: object, **training: object) -> RunConfig:
     )
 
 
+@pytest.mark.usefixtures("always_ahead")
 @pytest.mark.parametrize("ending", ["whole", "closed", "stopped"])
 def test_no_thread_outlives_a_run(tiny_run: RunConfig, dataset: Path, directory: ModelDirectory, ending: str) -> None:
     steps = 0

@@ -6,19 +6,9 @@
  */
 #include "activations.h"
 #include "block.h"
-#include "pairs.h"
+#include "rows.h"
 
 #ifdef HAS_PAIRS
-
-#define ROWS 64 /* at a time */
-#define EACH_STRIP(index, count) for (int64_t index = 0; index < (count); index += MULTIPLE)
-
-/* What rows are multiplied by: a matrix of weights turned over, or as it is on the way back. */
-typedef struct {
-    const uint16_t *weights, *biases;
-    int64_t depth, columns;
-    uint32_t *pairs; /* (columns / TILE, depth / 2, TILE) */
-} Factor;
 
 typedef struct {
     Factor heads, output, gate, up, down;
@@ -48,27 +38,13 @@ typedef struct {
 
 static int64_t rows_of(const Block *b) { return b->B * b->T; }
 static int64_t heads_width(const Block *b) { return (b->H + 2 * b->G) * b->D; }
-static int64_t turned_row(const Block *b) { return rows_of(b) + TURNED_ROWS; }
 static int64_t sums_width(const Block *b) { return 6 * b->C + heads_width(b) + b->I; }
 static int64_t own_words(const Block *b) { return ROWS * (MULTIPLE + b->C + 3 * b->I / 2); }
-
-static void *take(float **memory, int64_t words) {
-    float *taken = *memory;
-    *memory += words;
-    return taken;
-}
-
-static Factor factor_of(float **memory, const void *weights, const void *biases, int64_t outputs, int64_t inputs,
-                        int is_back) {
-    if (!weights) return (Factor){};
-    uint32_t *pairs = take(memory, outputs * inputs / 2);
-    return is_back ? (Factor){weights, NULL, outputs, inputs, pairs} : (Factor){weights, biases, inputs, outputs, pairs};
-}
 
 /* The room, from `memory` on, which is where it ends afterwards. */
 static Room room_in(const Block *b, float **memory, int is_back) {
     const Parts *w = &b->weights;
-    int64_t N = rows_of(b), C = b->C, I = b->I, W = heads_width(b), turned = C * turned_row(b) / 2;
+    int64_t N = rows_of(b), C = b->C, I = b->I, W = heads_width(b), turned = C * turned_row(N) / 2;
     Room room;
     room.factors.heads = factor_of(memory, w->heads, w->heads_bias, W, C, is_back);
     room.factors.output = factor_of(memory, w->output, w->output_bias, C, C, is_back);
@@ -130,44 +106,10 @@ static Attention attention_of(const Block *b) {
     };
 }
 
-/* Each thread makes some pairs. */
-static void pack(const Factor *f, int is_back) {
-#pragma omp for schedule(static) nowait
-    for (int64_t c = 0; c < f->columns; c += TILE) {
-        uint32_t *to = f->pairs + c * f->depth / 2;
-        if (is_back)
-            pair_rows(to, 0, f->weights + c, f->columns, f->depth, TILE);
-        else
-            pair_columns(to, f->weights + c * f->depth, TILE, f->depth);
-    }
-}
-
 static void pack_all(const Factors *f, int is_back) {
     pack(&f->heads, is_back), pack(&f->output, is_back);
     pack(&f->gate, is_back), pack(&f->up, is_back), pack(&f->down, is_back);
 #pragma omp barrier
-}
-
-/* rows (count, depth) x MULTIPLE of the columns */
-static void multiply_strip(float *strip, const uint16_t *rows, const Factor *f, int64_t c, int64_t count, enum Sum sum) {
-    int64_t block = f->depth / 2 * TILE;
-    Right columns = {f->pairs + c / TILE * block, block};
-    multiply_pairs(strip, MULTIPLE, (Left){rows, f->depth}, columns, count, MULTIPLE, f->depth, sum);
-}
-
-/* rows (count, depth) -> (count, columns), with biases, and with what is added, or none */
-static void linear(uint16_t *to, const uint16_t *rows, const Factor *f, const uint16_t *added, int64_t count,
-                   float *strip) {
-    EACH_STRIP(c, f->columns) {
-        multiply_strip(strip, rows, f, c, count, NEW);
-        EACH(r, count) for (int64_t i = 0; i < MULTIPLE; i += LANES) {
-            int64_t place = r * f->columns + c + i;
-            Lanes y = load(strip + r * MULTIPLE + i, FP32);
-            if (f->biases) y += load(f->biases + c + i, BF16);
-            if (added) y += load(added + place, BF16);
-            *(Halves *)(to + place) = narrowed(y);
-        }
-    }
 }
 
 static int64_t count_from(const Block *b, int64_t first) {
@@ -245,16 +187,6 @@ static void add_rows(float *sums, const uint16_t *rows, int64_t count, int64_t w
     EACH(r, count) EACH_VECTOR(i, width) store(sums + i, load(sums + i, FP32) + load(rows + r * width + i, BF16));
 }
 
-/* Rows as the gradients of weights need them: turned over to the left, or in pairs to the right. */
-static void keep_turned(const Block *b, uint16_t *to, const uint16_t *rows, int64_t first, int64_t count) {
-    for (int64_t r = 0; r < count; r += TURNED_ROWS)
-        turn_rows(to + first + r, turned_row(b), rows + r * b->C, b->C, b->C);
-}
-
-static void keep_pairs(const Block *b, uint32_t *to, const uint16_t *rows, int64_t first, int64_t count, int64_t width) {
-    pair_rows(to + first / 2 * TILE, rows_of(b) / 2 * TILE, rows, width, count, width);
-}
-
 /* Gradients of what the activation gave, some columns of them -> of what it was given; and again what it gave. */
 static void activate_back(const Block *b, const Own *own, int64_t first, int64_t r, int64_t c, float *bias_sums) {
     for (int64_t i = c; i < c + MULTIPLE; i += LANES) {
@@ -287,12 +219,12 @@ static void think_back(const Block *b, const Room *room, const Own *own, const u
     Sums sums = sums_at(b, room, first);
     memset(room->sums + first / ROWS * sums_width(b), 0, sums_width(b) * sizeof(float));
     EACH_STRIP(c, I) {
-        multiply_strip(own->strip, moved, &f->down, c, count, NEW);
+        multiply_strip(own->strip, MULTIPLE, moved, &f->down, c, count, NEW);
         EACH(r, count) activate_back(b, own, first, r, c, sums.up_bias);
     }
     EACH_STRIP(c, C) {
-        multiply_strip(own->strip, own->up_gradients, &f->up, c, count, NEW);
-        if (b->gates) multiply_strip(own->strip, own->gate_gradients, &f->gate, c, count, MORE);
+        multiply_strip(own->strip, MULTIPLE, own->up_gradients, &f->up, c, count, NEW);
+        if (b->gates) multiply_strip(own->strip, MULTIPLE, own->gate_gradients, &f->gate, c, count, MORE);
         EACH(r, count) narrow(own->moved + r * C + c, own->strip + r * MULTIPLE, MULTIPLE);
     }
     EACH(r, count) {
@@ -304,13 +236,13 @@ static void think_back(const Block *b, const Room *room, const Own *own, const u
     linear(room->mixed_gradients + first * C, to, &f->output, NULL, count, own->strip);
     add_rows(sums.down_bias, moved, count, C);
     add_rows(sums.output_bias, to, count, C);
-    keep_turned(b, room->turned_outputs, moved, first, count);
-    keep_turned(b, room->turned_normed_again, own->normed, first, count);
-    keep_turned(b, room->turned_middle, to, first, count);
-    keep_pairs(b, room->active_pairs, own->active, first, count, I);
-    keep_pairs(b, room->up_pairs, own->up_gradients, first, count, I);
-    if (b->gates) keep_pairs(b, room->gate_pairs, own->gate_gradients, first, count, I);
-    keep_pairs(b, room->mixed_pairs, b->mixed + first * C, first, count, C);
+    keep_turned(b->C, rows_of(b), room->turned_outputs, moved, first, count);
+    keep_turned(b->C, rows_of(b), room->turned_normed_again, own->normed, first, count);
+    keep_turned(b->C, rows_of(b), room->turned_middle, to, first, count);
+    keep_pairs(rows_of(b), room->active_pairs, own->active, first, count, I);
+    keep_pairs(rows_of(b), room->up_pairs, own->up_gradients, first, count, I);
+    if (b->gates) keep_pairs(rows_of(b), room->gate_pairs, own->gate_gradients, first, count, I);
+    keep_pairs(rows_of(b), room->mixed_pairs, b->mixed + first * C, first, count, C);
 }
 
 static void read_heads_back(const Block *b, const Room *room, const Own *own, uint16_t *input_gradients, int64_t first) {
@@ -326,26 +258,25 @@ static void read_heads_back(const Block *b, const Room *room, const Own *own, ui
                       sums.attention_norm, sums.attention_norm_bias, BF16);
     }
     add_rows(sums.heads_bias, moved, count, W);
-    keep_turned(b, room->turned_normed, own->normed, first, count);
-    keep_pairs(b, room->heads_pairs, moved, first, count, W);
+    keep_turned(b->C, rows_of(b), room->turned_normed, own->normed, first, count);
+    keep_pairs(rows_of(b), room->heads_pairs, moved, first, count, W);
 }
 
-/* Products over all rows of turned (C, N) and pairs (N, columns): the gradient (C, columns), or that turned over. */
-static void weight_gradient(const Block *b, void *to, const uint16_t *turned, const uint32_t *pairs, int64_t columns,
+/* Into (C, columns), or into that turned over. */
+static void weight_gradient(const Block *b, uint16_t *to, const uint16_t *turned, const uint32_t *pairs, int64_t columns,
                             int is_turned, float *strip) {
     if (!to) return;
-    int64_t N = rows_of(b), block = N / 2 * TILE;
+    int64_t N = rows_of(b);
 #pragma omp for collapse(2) schedule(static) nowait
     for (int64_t c = 0; c < columns; c += MULTIPLE)
         for (int64_t r = 0; r < b->C; r += MULTIPLE) {
-            uint16_t narrowed_strip[MULTIPLE * MULTIPLE], *row = (uint16_t *)to + r * columns + c;
-            Left left = {turned + r * turned_row(b), turned_row(b)};
-            multiply_pairs(strip, MULTIPLE, left, (Right){pairs + c / TILE * block, block}, MULTIPLE, MULTIPLE, N, NEW);
-            narrow(narrowed_strip, strip, MULTIPLE * MULTIPLE);
+            uint16_t numbers[MULTIPLE * MULTIPLE];
+            multiply_over_rows(strip, turned, pairs, r, c, N);
+            narrow(numbers, strip, MULTIPLE * MULTIPLE);
             if (is_turned)
-                turn_rows((uint16_t *)to + c * b->C + r, b->C, narrowed_strip, MULTIPLE, MULTIPLE);
+                turn_rows(to + c * b->C + r, b->C, numbers, MULTIPLE, MULTIPLE);
             else
-                EACH(i, MULTIPLE) memcpy(row + i * columns, narrowed_strip + i * MULTIPLE, 2 * MULTIPLE);
+                EACH(i, MULTIPLE) memcpy(to + (r + i) * columns + c, numbers + i * MULTIPLE, sizeof numbers / MULTIPLE);
         }
 }
 

@@ -35,8 +35,9 @@ from mypt.core.native.library import Library
 
 ROWS_AT_ONCE = 64
 """Whose gradients of a norm's weights are one sum."""
-_HEAD_WIDTHS, _FEWEST_TOKENS = 32, 4096
-"""`head` knows widths that are multiples of this; smaller vocabularies have too little for several threads."""
+_HEAD_WIDTHS, _FEWEST_TOKENS, _MOST_LITTLE = 32, 4096, 1024
+"""`head` knows widths that are multiples of the first; vocabularies from the second on are cut for several threads, and
+up to the third all logits of some rows stay near."""
 _MOST_HIDDEN = 2**21
 """Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
 _TURNED_SIZES = 32
@@ -85,8 +86,10 @@ class Calls:
             self.library.mypt_block_back.argtypes = (block, POINTER(PartsStruct), _P, _P, _P)
             self.library.mypt_block_back.restype = None
             self.library.mypt_block_room.argtypes, self.library.mypt_block_room.restype = (block, _COUNT), c_int64
-            self.library.mypt_head.argtypes, self.library.mypt_head.restype = (POINTER(HeadStruct), _P), None
-            self.library.mypt_head_room.argtypes, self.library.mypt_head_room.restype = (_COUNT,) * 4, c_int64
+            for head in (self.library.mypt_head, self.library.mypt_little_head):
+                head.argtypes, head.restype = (POINTER(HeadStruct), _P), None
+            for room in (self.library.mypt_head_room, self.library.mypt_little_head_room):
+                room.argtypes, room.restype = (_COUNT,) * 4, c_int64
 
     @property
     def has_pairs(self) -> bool:
@@ -201,10 +204,10 @@ class Calls:
 
     def does_head(self, hidden_NC: Tensor, weight_VC: Tensor) -> bool:
         """Whether `head` can be called with these."""
-        V, C = weight_VC.shape
+        (V, C), N = weight_VC.shape, len(hidden_NC)
         is_narrow = hidden_NC.dtype == weight_VC.dtype == torch.bfloat16
-        does_fit = C % _HEAD_WIDTHS == 0 and V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
-        return is_narrow and does_fit and self.has_pairs
+        is_large = V >= _FEWEST_TOKENS and hidden_NC.numel() <= _MOST_HIDDEN
+        return is_narrow and not C % _HEAD_WIDTHS and (is_large or _is_little(N, V)) and self.has_pairs
 
     def head(
         self, hidden_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, divisor: Tensor
@@ -222,8 +225,9 @@ class Calls:
         weight_gradients = torch.empty_like(weight_VC, dtype=torch.float32)
         own.rows, own.weights, own.targets = at(hidden_NC), at(weight_VC), at(targets_N, torch.int64)
         own.losses, own.row_gradients, own.weight_gradients = map(at, (losses, gradients, weight_gradients))
-        room = losses.new_empty(self.library.mypt_head_room(N, C, V, own.threads))
-        self.library.mypt_head(ctypes.byref(own), at(room))
+        name = "mypt_little_head" if _is_little(N, V) else "mypt_head"
+        room = losses.new_empty(getattr(self.library, f"{name}_room")(N, C, V, own.threads))
+        getattr(self.library, name)(ctypes.byref(own), at(room))
         return losses, gradients, weight_gradients
 
     def convert(self, to: Sequence[Tensor], numbers: Sequence[Tensor]) -> None:
@@ -267,6 +271,10 @@ class Calls:
 
     def _room(self, own: AttentionStruct) -> Tensor:
         return torch.empty(own.threads * self.library.mypt_attention_room(own.T, own.D), dtype=torch.float32)
+
+
+def _is_little(N: int, V: int) -> bool:
+    return V <= _MOST_LITTLE and not N % _HEAD_WIDTHS
 
 
 def _pointers(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> ctypes.Array[c_void_p]:

@@ -8,6 +8,7 @@
  *
  * Letters: N rows, C width, V vocabulary.
  */
+#include "head.h"
 #include "pairs.h"
 
 #ifdef HAS_PAIRS
@@ -20,17 +21,6 @@
 #define SHARES_NUMBERS (4 << 20)
 #define FEWEST_SHARES 8
 #define MOST_SHARES 32
-
-typedef struct {
-    const uint16_t *rows, *weights; /* (N, C), (V, C) */
-    const int64_t *targets;         /* (N): negative where there is none */
-    float *losses;                  /* (N) */
-    uint16_t *row_gradients;        /* (N, C) */
-    float *weight_gradients;        /* (V, C) */
-    int64_t N, C, V;
-    float weight; /* of each loss */
-    int32_t threads;
-} Head;
 
 /* How the work is cut, by sizes alone. */
 typedef struct {
@@ -130,11 +120,6 @@ static void find_logits(const Head *h, const Room *room, Plan plan, int64_t row)
     Left rows = {room->rows + row * h->C, h->C};
     Right weights = {room->pairs_of_width, h->C / 2 * TILE};
     multiply_pairs(room->logits, plan.tokens, rows, weights, MULTIPLE, plan.tokens, h->C, NEW);
-}
-
-INLINE Lanes logit(const float *logits, int64_t i, int64_t count) {
-    Lanes x = load(logits + i, FP32);
-    return count - i < LANES ? choose(LANE < (int32_t)(count - i), x, (Lanes){} - INFINITY) : x;
 }
 
 /* What the logits of a block have to say of each row's softmax. */

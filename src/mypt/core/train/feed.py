@@ -15,7 +15,6 @@ from mypt.core.data.batches import Batch
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors, host_tensors, to_device
 
-
 _LONG_S = 0.001
 
 

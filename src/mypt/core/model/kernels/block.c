@@ -1,8 +1,8 @@
-/* A whole block in bf16, forward and back. Between the parts of a small step there is nothing but calls, so all of them
- * are one. Some rows at a time pass what works row by row, and stay near; attention is attention_pairs.c.
+/* A whole block in bf16, forward and back: the calls of its parts would take most of a small step. Some rows at a time
+ * pass what works row by row, and stay near; attention is that of attention_pairs.c.
  *
- * Nothing depends on the number of threads: gradients of weights are sums over all rows at once, and others are added up
- * by the rows' order.
+ * Nothing depends on the number of threads: gradients of weights are sums over all rows at once, and others are added
+ * up by the rows' order.
  */
 #include "activations.h"
 #include "block.h"
@@ -16,16 +16,18 @@ typedef struct {
 
 /* What is summed over rows, one row of it for some rows of the block. */
 typedef struct {
-    float *attention_norm, *attention_norm_bias, *heads_bias, *output_bias, *mlp_norm, *mlp_norm_bias, *up_bias, *down_bias;
+    float *attention_norm, *attention_norm_bias, *mlp_norm, *mlp_norm_bias;
+    float *heads_bias, *output_bias, *up_bias, *down_bias;
 } Sums;
 
 typedef struct {
     Factors factors;
-    uint16_t *turned_normed, *turned_normed_again, *turned_middle, *turned_outputs; /* (C, N + TURNED_ROWS) */
-    uint32_t *active_pairs, *gate_pairs, *up_pairs;                                 /* (I / TILE, N / 2, TILE) */
-    uint32_t *mixed_pairs, *heads_pairs;                                            /* (C / TILE, ...), (W / TILE, ...) */
-    uint16_t *middle_gradients, *mixed_gradients, *heads_gradients;                 /* (N, C), (N, C), (N, W) */
-    float *sums, *head_norms;                                                       /* (N / ROWS, all), (B, G, 2, D) */
+    uint16_t *turned_normed, *turned_normed_again; /* (C, turned_row) */
+    uint16_t *turned_middle, *turned_outputs;      /* the same */
+    uint32_t *active_pairs, *gate_pairs, *up_pairs;                 /* (I / TILE, N / 2, TILE) */
+    uint32_t *mixed_pairs, *heads_pairs;                            /* (C / TILE, N / 2, TILE), with W for C */
+    uint16_t *middle_gradients, *mixed_gradients, *heads_gradients; /* (N, C), (N, C), (N, W) */
+    float *sums, *head_norms;                                       /* (N / ROWS, all), (B, G, 2, D) */
     float *attention, *own;
 } Room;
 
@@ -245,7 +247,8 @@ static void think_back(const Block *b, const Room *room, const Own *own, const u
     keep_pairs(rows_of(b), room->mixed_pairs, b->mixed + first * C, first, count, C);
 }
 
-static void read_heads_back(const Block *b, const Room *room, const Own *own, uint16_t *input_gradients, int64_t first) {
+static void read_heads_back(const Block *b, const Room *room, const Own *own, uint16_t *input_gradients,
+                            int64_t first) {
     int64_t count = count_from(b, first), C = b->C, W = heads_width(b);
     const uint16_t *moved = room->heads_gradients + first * W;
     Norm norm = norm_of(b, 0);
@@ -263,8 +266,8 @@ static void read_heads_back(const Block *b, const Room *room, const Own *own, ui
 }
 
 /* Into (C, columns), or into that turned over. */
-static void weight_gradient(const Block *b, uint16_t *to, const uint16_t *turned, const uint32_t *pairs, int64_t columns,
-                            int is_turned, float *strip) {
+static void weight_gradient(const Block *b, uint16_t *to, const uint16_t *turned, const uint32_t *pairs,
+                            int64_t columns, int is_turned, float *strip) {
     if (!to) return;
     int64_t N = rows_of(b);
 #pragma omp for collapse(2) schedule(static) nowait
@@ -311,8 +314,8 @@ static void weight_gradients(const Block *b, const Room *room, const Parts *g, f
     add_up(g->key_norm, room->head_norms + b->D, 2 * b->D, b->B * b->G, b->D);
 }
 
-void mypt_block_back(const Block *b, const Parts *gradients, const uint16_t *output_gradients, uint16_t *input_gradients,
-                     float *memory) {
+void mypt_block_back(const Block *b, const Parts *gradients, const uint16_t *output_gradients,
+                     uint16_t *input_gradients, float *memory) {
     Room room = room_in(b, &memory, 1);
     Attention attention = attention_of(b);
 #pragma omp parallel num_threads(b->threads)

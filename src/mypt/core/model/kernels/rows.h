@@ -1,5 +1,5 @@
-/* Rows in bf16 that are multiplied by matrices of weights, and the way back: some rows at a time, by one thread, so that
- * they stay near; gradients of weights are products over all rows.
+/* Rows in bf16 that are multiplied by matrices of weights, and the way back: some rows at a time, by one thread, so
+ * that they stay near; gradients of weights are products over all rows.
  */
 #pragma once
 #include "pairs.h"
@@ -26,7 +26,8 @@ static Factor factor_of(float **memory, const void *weights, const void *biases,
                         int is_back) {
     if (!weights) return (Factor){};
     uint32_t *pairs = take(memory, outputs * inputs / 2);
-    return is_back ? (Factor){weights, NULL, outputs, inputs, pairs} : (Factor){weights, biases, inputs, outputs, pairs};
+    if (is_back) return (Factor){weights, NULL, outputs, inputs, pairs};
+    return (Factor){weights, biases, inputs, outputs, pairs};
 }
 
 /* Each thread makes some pairs. */
@@ -65,7 +66,7 @@ static void linear(uint16_t *to, const uint16_t *rows, const Factor *f, const ui
 }
 
 /* Rows as gradients of weights need them: turned over to the left, or in pairs to the right. N: of all rows. */
-static int64_t turned_row(int64_t N) { return N + TURNED_ROWS; } /* a power of two apart they would share few lines of the cache */
+static int64_t turned_row(int64_t N) { return N + TURNED_ROWS; } /* a power of two apart they would share few lines */
 
 static void keep_turned(int64_t width, int64_t N, uint16_t *to, const uint16_t *rows, int64_t first, int64_t count) {
     for (int64_t r = 0; r < count; r += TURNED_ROWS)

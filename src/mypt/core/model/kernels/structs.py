@@ -163,7 +163,7 @@ def at(tensor: Tensor | None, dtype: torch.dtype | None = None) -> int | None:
         return None
     assert tensor.is_contiguous(), "rows lie one after another"
     assert tensor.is_cpu
-    assert dtype in {None, tensor.dtype}, f"{tensor.dtype} is not {dtype}"
+    assert dtype is None or tensor.dtype == dtype, f"{tensor.dtype} is not {dtype}"
     return tensor.data_ptr()
 
 

@@ -62,10 +62,10 @@ class WorkingWeights:
 def _groups(pairs: Sequence[tuple[Tensor, Tensor]], most: float) -> list[list[tuple[Tensor, Tensor]]]:
     """Neighbours, up to so many numbers together; larger ones alone."""
     groups: list[list[tuple[Tensor, Tensor]]] = []
-    count = math.inf
+    count = 0
     for pair in pairs:
         count += pair[0].numel()
-        if count > most:
+        if not groups or count > most:
             groups.append([])
             count = pair[0].numel()
         groups[-1].append(pair)

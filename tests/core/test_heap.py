@@ -32,6 +32,10 @@ print(told("/proc/self/smaps_rollup", "AnonHugePages"))
 for block in blocks:
     libc.free(block)
 assert told("/proc/self/status", "VmRSS") - before >= 60  # it stays with the process
+large = libc.malloc(40 * 2**20)
+libc.memset(large, 1, 40 * 2**20)
+libc.free(large)
+assert told("/proc/self/status", "VmRSS") - before < 80  # large blocks do not
 """
 
 
@@ -39,3 +43,21 @@ assert told("/proc/self/status", "VmRSS") - before >= 60  # it stays with the pr
 def test_room_is_made_of_large_pages_that_are_not_there_before_they_are_used() -> None:
     made = subprocess.run([sys.executable, "-c", _PROGRAM], check=True, capture_output=True, text=True)
     assert int(made.stdout) >= 50  # MiB of 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no ulimit -v")
+def test_no_room_is_made_where_addresses_are_limited() -> None:
+    program = """
+import re
+from pathlib import Path
+from mypt.core.heap import keep_freed_memory, make_room
+size = lambda: int(re.search(r"^VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text(), re.M)[1])
+keep_freed_memory()
+before = size()
+make_room(500 * 2**20)
+print((size() - before) // 1024)
+"""
+    for limit, is_made in (("4000000", False), ("unlimited", True)):
+        command = ["sh", "-c", f'ulimit -v {limit}; exec "$0" -c "$1"', sys.executable, program]
+        made = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert (int(made.stdout) > 400) == is_made

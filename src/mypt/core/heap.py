@@ -9,7 +9,7 @@ import sys
 from functools import cache
 from itertools import pairwise
 
-from mypt.core.limits import free_memory_bytes
+from mypt.core.limits import are_addresses_limited, free_memory_bytes
 
 # Of glibc's malloc.h and of Linux's mman.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -18,8 +18,8 @@ _MADV_HUGEPAGE = 14
 _LARGE_BYTES = 32 * 2**20
 """Larger blocks still go back at once: kept, they would leave holes that the next large one does not fit."""
 _BLOCK_BYTES = _LARGE_BYTES - 2**16
-_ALLOWED_GAP = 2**16
-"""Between blocks that are taken one after another."""
+_GAP_BYTES = 2**16
+"""At most, between blocks that are taken one after another."""
 
 
 def keep_freed_memory() -> None:
@@ -32,20 +32,24 @@ def keep_freed_memory() -> None:
 def make_room(size_bytes: int) -> None:
     """Have so much of what is taken from now on lie in pages of 2 MiB, if it was never used: they are found faster.
 
-    Nothing is taken now but addresses. To be called once freed memory is kept.
+    Nothing is taken now but addresses, and nothing where those are limited. To be called once freed memory is kept. The
+    room is free blocks with something between them: in one piece large blocks would fit too, and leave their holes.
     """
     libc, free = _libc(), free_memory_bytes()
-    if libc is None:
+    if libc is None or are_addresses_limited():
         return
     wanted = size_bytes if free is None else min(size_bytes, free)
-    blocks = [libc.malloc(_BLOCK_BYTES) for _ in range(wanted // _BLOCK_BYTES)]
-    taken = sorted(block for block in blocks if block)
+    blocks: list[int] = []
+    for _ in range(wanted // _BLOCK_BYTES):
+        if not (block := libc.malloc(_BLOCK_BYTES)) or not libc.malloc(1):
+            break
+        blocks.append(block)
     for block in blocks:
         libc.free(block)
-    gaps = (later - earlier - _BLOCK_BYTES for earlier, later in pairwise(taken))
-    if taken and max(gaps, default=0) <= _ALLOWED_GAP:
-        first = -(-taken[0] // mmap.PAGESIZE) * mmap.PAGESIZE
-        libc.madvise(first, taken[-1] + _BLOCK_BYTES - first, _MADV_HUGEPAGE)
+    blocks.sort()
+    if blocks and all(later - earlier <= _BLOCK_BYTES + _GAP_BYTES for earlier, later in pairwise(blocks)):
+        first = -(-blocks[0] // mmap.PAGESIZE) * mmap.PAGESIZE
+        libc.madvise(first, blocks[-1] + _BLOCK_BYTES - first, _MADV_HUGEPAGE)
 
 
 @cache

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
+_STRICT = 2
 
 
 def memory_limit_bytes(root: Path = _ROOT) -> int | None:
@@ -48,6 +49,11 @@ def _folders(root: Path, base: Path, controller: str) -> list[Path]:
     return list(
         dict.fromkeys([base, *(each for path in inside for each in (path, *path.parents) if base in each.parents)])
     )
+
+
+def are_addresses_limited(root: Path = _ROOT) -> bool:
+    """Whether addresses cost something before there is memory behind them: by `ulimit -v`, or strict overcommitment."""
+    return _address_space_bytes() is not None or _field(root / "proc/sys/vm/overcommit_memory", "", 1) == _STRICT
 
 
 def _address_space_bytes() -> int | None:

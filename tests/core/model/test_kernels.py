@@ -532,7 +532,7 @@ def test_kernels_that_compute_something_else_are_not_kept(
     [
         ("if (f->biases) y += load(f->biases + c + i, BF16);", ""),
         ("if (added) y += load(added + place, BF16);", ""),
-        ("if (b->gates) multiply_strip(own->strip, own->gate_gradients, &f->gate, c, count, MORE);", ""),
+        ("if (b->gates) multiply_strip(own->strip, MULTIPLE, own->gate_gradients, &f->gate, c, count, MORE);", ""),
         ("choose(x > 0.0f, moved, (Lanes){})", "moved"),
         ("add_rows(sums.down_bias, moved, count, C);", ""),
         ("store(bias_sums + i, load(bias_sums + i, FP32) + of_up);", ""),

@@ -15,18 +15,20 @@ from mypt.core.data.batches import Batch
 from mypt.core.device import Device
 from mypt.core.evaluate.loss import Tensors, host_tensors, to_device
 
-_LONG_S = 0.001
+_LONG_S, _ASKED_AGAIN = 0.001, 16
+"""A batch takes long from so many seconds on. Beside threads that compute any may, so each so many-th is made alone."""
 
 
 class Feed:
     """Batches on the device. The thread begins with the first batch that is asked for, or that took long."""
 
     def __init__(self, batch_at: Callable[[int, int], Batch], device: Device) -> None:
-        """Take batches from `batch_at(position, count)`, which only this feed may call."""
+        """Take batches from `batch_at(position, count)`, which two threads may call at once, and no one else."""
         self._batch_at = batch_at
         self._device = device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mypt-feed")
         self._ahead: tuple[int, int, Future[Tensors]] | None = None
+        self._made = 0
         self._took_s = 0.0
         """How long the last batch took to make."""
         self.waited_s = 0.0
@@ -54,7 +56,9 @@ class Feed:
             made = ahead[2].result()
         else:
             made = self._make(position, count)
-        if self._device.kind == "cuda" or self._took_s > _LONG_S:
+        self._made += 1
+        is_asked = self._made % _ASKED_AGAIN == 0
+        if self._device.kind == "cuda" or (self._took_s > _LONG_S and not is_asked):
             next_batch = position + count, count
             self._ahead = *next_batch, self._thread.submit(self._make, *next_batch)
         return to_device(made, self._device)

@@ -56,9 +56,9 @@ static Room room_in(const Block *b, float **memory, int is_back) {
     if (is_back) {
         uint16_t **all_turned[] = {&room.turned_normed, &room.turned_normed_again, &room.turned_middle,
                                    &room.turned_outputs};
-        uint32_t **inner[] = {&room.active_pairs, &room.gate_pairs, &room.up_pairs};
+        uint32_t **inner[] = {&room.active_pairs, &room.up_pairs, &room.gate_pairs};
         EACH(i, 4) *all_turned[i] = take(memory, turned);
-        EACH(i, 3) *inner[i] = take(memory, N * I / 2);
+        EACH(i, 3) *inner[i] = take(memory, i < 2 || w->gate ? N * I / 2 : 0);
         room.mixed_pairs = take(memory, N * C / 2), room.heads_pairs = take(memory, N * W / 2);
         room.middle_gradients = take(memory, N * C / 2), room.mixed_gradients = take(memory, N * C / 2);
         room.heads_gradients = take(memory, N * W / 2);

@@ -38,8 +38,8 @@ ROWS_AT_ONCE = 64
 _HEAD_WIDTHS, _FEWEST_TOKENS, _MOST_LITTLE = 32, 4096, 1024
 """`head` knows widths that are multiples of the first; vocabularies from the second on are cut for several threads, and
 up to the third all logits of some rows stay near."""
-_MOST_HIDDEN = 2**21
-"""Numbers of hidden states: of more, the shares of their gradients would take too much memory."""
+_MOST_HIDDEN, _MOST_LOGITS = 2**21, 2**22
+"""Numbers of hidden states, and of logits in a little vocabulary: what is kept of more takes too much memory."""
 _TURNED_SIZES = 32
 """`turn` knows multiples of this."""
 _CLIPPED_AT_ONCE = 4096
@@ -146,12 +146,12 @@ class Calls:
     def does_turn(self, x_BTI: Tensor, weight_OI: Tensor) -> bool:
         """Whether `turned` can be given these, and gradients of both."""
         sizes = (x_BTI.numel() // x_BTI.shape[-1], *weight_OI.shape)
-        return x_BTI.dtype == torch.bfloat16 and not any(size % _TURNED_SIZES for size in sizes)
+        return x_BTI.dtype == torch.bfloat16 and self.has_pairs and not any(size % _TURNED_SIZES for size in sizes)
 
-    def turned(self, x_NC: Tensor) -> Tensor:
-        """(C, N)."""
+    def turned(self, x_NC: Tensor, *, is_spread: bool = True) -> Tensor:
+        """(C, N); rows that are a power of two apart share few lines of a cache, so they may be spread."""
         N, C = x_NC.shape
-        apart = N + _TURNED_SIZES  # rows a power of two apart share few lines of a cache
+        apart = N + _TURNED_SIZES if is_spread else N
         turned = x_NC.new_empty(C, apart)
         given = (x_NC.contiguous(), turned)
         self.library.mypt_turn(*map(at, given), N, C, apart, torch.get_num_threads())
@@ -274,7 +274,7 @@ class Calls:
 
 
 def _is_little(N: int, V: int) -> bool:
-    return V <= _MOST_LITTLE and not N % _HEAD_WIDTHS
+    return V <= _MOST_LITTLE and N * V <= _MOST_LOGITS and not N % _HEAD_WIDTHS
 
 
 def _pointers(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> ctypes.Array[c_void_p]:

@@ -72,10 +72,12 @@ def _require_agreement(library: Library) -> None:
         _require_agreement_of_muon(calls)
         _require_agreement_of_head(calls)
         _require_agreement_of_turning(calls)
+        _require_agreement_of_parts(calls)
         for family in FAMILIES:
-            # Whatever fits nothing, by as many kernels as there are; and what is small, and fits whole blocks.
-            _require_agreement_of_model(_example(family, 72, 70), Kernels(calls, fewest_numbers=0, most_in_block=0))
-            _require_agreement_of_model(_example(family, 64, 64), Kernels(calls))
+            # Sizes that fit nothing, and those that fit all, by parts and by whole blocks.
+            parts, whole = Kernels(calls, fewest_numbers=0, most_in_block=0), Kernels(calls)
+            for width, length, kernels in ((72, 70, parts), (64, 64, parts), (64, 64, whole)):
+                _require_agreement_of_model(_example(family, width, length), kernels)
 
 
 def _require_agreement_of_model(model: GPT, kernels: Kernels) -> None:
@@ -109,6 +111,19 @@ def _require_agreement_of_turning(calls: Calls) -> None:
     x_NC = torch.randn(96, 160).bfloat16()
     if not torch.equal(calls.turned(x_NC), x_NC.t()):
         raise UnavailableError("kernels do not turn a matrix over")
+
+
+def _require_agreement_of_parts(calls: Calls) -> None:
+    """Compare what is done to all parameters: clipping, and numbers of the other kind."""
+    gradients = [torch.randn(5000), torch.randn(7, 3)]
+    narrow = [each.bfloat16() for each in gradients]
+    found = [torch.empty_like(each) for each in narrow]
+    calls.convert(found, gradients)
+    norm = torch.cat([each.flatten() for each in gradients]).norm()
+    expected = [*narrow, norm, *(each / norm for each in gradients)]
+    clipped_from = torch.tensor(calls.clip(gradients, 1.0))
+    if not all(map(torch.allclose, [*found, clipped_from, *gradients], expected)):
+        raise UnavailableError("kernels do not agree with torch on all parameters")
 
 
 def _require_agreement_of_head(calls: Calls) -> None:

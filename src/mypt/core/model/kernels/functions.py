@@ -210,9 +210,11 @@ class _Linear(torch.autograd.Function):
         """
         x_BTI, weight_OI = ctx.saved_tensors
         gradient_NO, x_NI = gradient_BTO.flatten(0, -2), x_BTI.flatten(0, -2)
-        turned, is_wider = ctx.calls.turned, len(weight_OI) > weight_OI.shape[1]
-        # The narrower matrix is turned over.
-        weight_gradient = turned(turned(x_NI) @ gradient_NO) if is_wider else turned(gradient_NO) @ x_NI
+        turned = ctx.calls.turned
+        if len(weight_OI) > weight_OI.shape[1]:  # the narrower matrix is turned over
+            weight_gradient = turned(turned(x_NI) @ gradient_NO, is_spread=False)
+        else:
+            weight_gradient = turned(gradient_NO) @ x_NI
         bias_gradient = gradient_NO.sum(0) if ctx.has_bias else None
         return None, (gradient_NO @ weight_OI).view(x_BTI.shape), weight_gradient, bias_gradient
 

@@ -42,7 +42,7 @@ assert told("/proc/self/status", "VmRSS") - before < 80  # large blocks do not
 @pytest.mark.skipif(not _LARGE_PAGES.is_file() or "[never]" in _LARGE_PAGES.read_text(), reason="no large pages")
 def test_room_is_made_of_large_pages_that_are_not_there_before_they_are_used() -> None:
     made = subprocess.run([sys.executable, "-c", _PROGRAM], check=True, capture_output=True, text=True)
-    assert int(made.stdout) >= 50  # MiB of 64
+    assert int(made.stdout) >= 16  # MiB of 64, where memory may be in pieces
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no ulimit -v")

@@ -56,7 +56,10 @@ def make_room(size_bytes: int) -> None:
 def _libc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)
+    try:
+        libc = ctypes.CDLL(None)
+    except OSError:
+        return None
     if not hasattr(libc, "mallopt"):
         return None
     libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p

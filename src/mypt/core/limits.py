@@ -6,6 +6,7 @@ from pathlib import Path
 
 _ROOT = Path("/")
 _STRICT = 2
+"""Of Linux's overcommit_memory: addresses count as memory."""
 
 
 def memory_limit_bytes(root: Path = _ROOT) -> int | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mypt.core.model.gpt import GPT
 from mypt.core.model.kernels.calls import Calls
-from mypt.core.model.kernels.code import CODE, open_kernels, place_in_model, use_kernels
+from mypt.core.model.kernels.code import CODE, open_kernels, place_in_model
 from mypt.core.model.kernels.functions import Kernels
 from mypt.core.model.kernels.structs import Heads, NormWeights
 from mypt.core.model.layers import Block
@@ -189,7 +189,7 @@ def test_a_model_that_the_head_fits_learns_by_it() -> None:
             calls.library.mypt_has_pairs()
         )
         exact = gradients_of(copy.deepcopy(narrow).float(), ids_BT, targets_BT, None)
-        use_kernels(narrow)
+        place_in_model(narrow, open_kernels())
         for ours, theirs in zip(gradients_of(narrow, ids_BT, targets_BT, None), exact, strict=True):
             assert (ours.float() - theirs).norm() <= 0.05 * theirs.norm()
 
@@ -293,7 +293,7 @@ class TestDropout:
 
     def test_a_step_is_a_function_of_its_seed_also_where_activations_are_made_anew(self) -> None:
         model = GPT(ModelConfig(n_layer=2, n_head=2, n_embd=16, block_size=40, vocab_size=30, dropout=0.2))
-        use_kernels(model)
+        place_in_model(model, open_kernels())
         ids_BT, targets_BT = torch.randint(30, (2, 3, 40))
         found: list[list[Tensor]] = []
         for seed, checkpointed in ((1, False), (1, False), (1, True), (2, False)):
@@ -320,14 +320,14 @@ def test_evaluation_is_torchs(family: FamilyName) -> None:
     model = GPT(ModelConfig(family=family, n_layer=2, n_head=2, n_embd=16, block_size=40, vocab_size=30)).eval()
     ids_BT = torch.randint(30, (3, 40))
     expected = model(ids_BT)
-    use_kernels(model)
+    place_in_model(model, open_kernels())
     assert torch.equal(model(ids_BT), expected)
     assert not torch.equal(model.train()(ids_BT), expected)
 
 
 def test_a_target_that_no_logit_is_of_is_an_error() -> None:
     model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
-    use_kernels(model)
+    place_in_model(model, open_kernels())
     with pytest.raises(IndexError, match="a target of 1000 and 9 logits"):
         model.loss(torch.zeros(1, 8, dtype=torch.long), torch.full((1, 8), 1000))
 
@@ -450,7 +450,7 @@ def test_a_gradient_that_lies_elsewhere_in_memory_counts_too() -> None:
             hidden_BTC = model.hidden(ids_BT)
             (hidden_BTC.mT @ torch.ones(8, 1) if is_turned else hidden_BTC).sum().backward()
             found.append([each.grad.clone() for each in model.parameters() if each.grad is not None])
-        use_kernels(model)
+        place_in_model(model, open_kernels())
     for theirs, ours in zip(found[:2], found[2:], strict=True):
         for pair in zip(ours, theirs, strict=True):
             torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-4)
@@ -458,7 +458,7 @@ def test_a_gradient_that_lies_elsewhere_in_memory_counts_too() -> None:
 
 def test_a_copy_of_a_model_has_its_kernels_too() -> None:
     model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
-    use_kernels(model)
+    place_in_model(model, open_kernels())
     copied = copy.deepcopy(model)
     assert copied.final_norm.kernels is model.final_norm.kernels is open_kernels()
     assert copied.head_loss == model.head_loss
@@ -467,7 +467,7 @@ def test_a_copy_of_a_model_has_its_kernels_too() -> None:
 @pytest.mark.parametrize("unfit", [torch.nan, torch.inf])
 def test_what_is_no_number_stays_none(unfit: float) -> None:
     model = GPT(ModelConfig(family="modern", n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=9))
-    use_kernels(model)
+    place_in_model(model, open_kernels())
     for parameter in model.parameters():
         before = parameter.flatten()[0].item()
         with torch.no_grad():

@@ -109,6 +109,15 @@ INLINE float total(Lanes lanes) {
 
 INLINE Lanes choose(Whole where, Lanes a, Lanes b) { return (Lanes)((where & (Whole)a) | (~where & (Whole)b)); }
 
+/* Of each lane the larger number; of what is none, the other. */
+INLINE Lanes larger(Lanes x, Lanes other) {
+#ifdef __AVX512F__
+    return (Lanes)_mm512_max_ps((__m512)x, (__m512)other);
+#else
+    return (Lanes)_mm256_max_ps((__m256)x, (__m256)other);
+#endif
+}
+
 /* The nearest whole numbers, even ones where two are as near, of numbers below 2^22. */
 INLINE Whole nearest(Lanes x) {
     return (Whole)(x + 12582912.0f) - 0x4b400000; /* 1.5 x 2^23: numbers of this size have no fraction */

@@ -7,14 +7,6 @@
 /* Whole numbers in the order of the numbers, and the other way round. */
 INLINE Whole ordered(Whole bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
 
-INLINE Lanes larger(Lanes a, Lanes b) {
-#ifdef __AVX512F__
-    return (Lanes)_mm512_max_ps((__m512)a, (__m512)b);
-#else
-    return (Lanes)_mm256_max_ps((__m256)a, (__m256)b);
-#endif
-}
-
 /* A bit for each lane that is not below. */
 INLINE uint32_t not_below(Lanes lanes, Lanes mark) {
 #ifdef __AVX512F__

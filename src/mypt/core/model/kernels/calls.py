@@ -33,8 +33,8 @@ from mypt.core.model.kernels.structs import (
 )
 from mypt.core.native.library import Library
 
-ROWS_AT_ONCE = 64
-"""Whose gradients of a norm's weights are one sum."""
+ROWS_AT_ONCE, NUMBERS_AT_ONCE = 64, 4096
+"""Rows whose gradients of a norm's weights are one sum, and numbers that a thread takes together: C is told both."""
 _HEAD_WIDTHS, _FEWEST_TOKENS, _MOST_LITTLE = 32, 4096, 1024
 """`head` knows widths that are multiples of the first; vocabularies from the second on are cut for several threads, and
 up to the third all logits of some rows stay near."""
@@ -42,8 +42,6 @@ _MOST_HIDDEN, _MOST_LOGITS = 2**21, 2**22
 """Numbers of hidden states, and of logits in a little vocabulary: what is kept of more takes too much memory."""
 _TURNED_SIZES = 32
 """`turn` knows multiples of this."""
-_CLIPPED_AT_ONCE = 4096
-"""`NUMBERS_AT_ONCE` of parts.c."""
 _P, _COUNT, _THREADS, _NUMBER = c_void_p, c_int64, c_int32, c_float
 
 
@@ -240,7 +238,7 @@ class Calls:
     def clip(self, gradients: Sequence[Tensor], most: float) -> float:
         """Make gradients shorter whose norm is above `most`, and give the norm they had."""
         counts = [gradient.numel() for gradient in gradients]
-        starts = [0, *accumulate(-(-count // _CLIPPED_AT_ONCE) for count in counts)]
+        starts = [0, *accumulate(-(-count // NUMBERS_AT_ONCE) for count in counts)]
         sums = torch.empty(starts[-1], dtype=torch.float32)
         numbers = (c_int64 * len(counts))(*counts), (c_int64 * len(starts))(*starts)
         pointers = _pointers(gradients, torch.float32)

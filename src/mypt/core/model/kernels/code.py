@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mypt.core.model.attention import Documents
 from mypt.core.model.gpt import GPT
-from mypt.core.model.kernels.calls import ROWS_AT_ONCE, Calls
+from mypt.core.model.kernels.calls import NUMBERS_AT_ONCE, ROWS_AT_ONCE, Calls
 from mypt.core.model.kernels.functions import Kernels
 from mypt.core.model.layers import Attention, Block, Dropout, Gelu, LayerNorm, RmsNorm, SwiGlu
 from mypt.core.model.linear import Linear
@@ -24,15 +24,6 @@ _AGREES_WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 """Of each gradient's norm: sums are taken in another order. In bf16 torch's own are up to 0.08 from those in fp32."""
 _HEAD_WITHIN, _SOME_TOKENS = 0.02, 4200
 """Of its gradients' norms, whose parts are rounded to bf16 once; and a vocabulary of several blocks."""
-
-
-def use_kernels(model: GPT) -> None:
-    """From now on compute by kernels whatever they can do of a model on a CPU.
-
-    Raises:
-        UnavailableError: where there are none.
-    """
-    place_in_model(model, open_kernels())
 
 
 @cache
@@ -175,5 +166,5 @@ CODE = Code(
         "mypt_turn",
     ),
     require_agreement=_require_agreement,
-    sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}",),
+    sizes=(f"-DROWS_AT_ONCE={ROWS_AT_ONCE}", f"-DNUMBERS_AT_ONCE={NUMBERS_AT_ONCE}"),
 )

@@ -122,6 +122,12 @@ static void find_logits(const Head *h, const Room *room, Plan plan, int64_t row)
     multiply_pairs(room->logits, plan.tokens, rows, weights, MULTIPLE, plan.tokens, h->C, NEW);
 }
 
+/* Some logits of a row; those from `count` on are of no token. */
+INLINE Lanes logit(const float *logits, int64_t i, int64_t count) {
+    Lanes x = load(logits + i, FP32);
+    return count - i < LANES ? choose(LANE < (int32_t)(count - i), x, (Lanes){} - INFINITY) : x;
+}
+
 /* What the logits of a block have to say of each row's softmax. */
 static void survey(const Head *h, const Room *room, Plan plan, int64_t block) {
     int64_t count = read_block(h, room, plan, block), first = block * plan.tokens;

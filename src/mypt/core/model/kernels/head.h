@@ -15,9 +15,3 @@ typedef struct {
     float weight; /* of each loss */
     int32_t threads;
 } Head;
-
-/* Some logits of a row; those from `count` on are of no token. */
-INLINE Lanes logit(const float *logits, int64_t i, int64_t count) {
-    Lanes x = load(logits + i, FP32);
-    return count - i < LANES ? choose(LANE < (int32_t)(count - i), x, (Lanes){} - INFINITY) : x;
-}

@@ -3,17 +3,19 @@
  */
 #include "head.h"
 #include "rows.h"
+#include "softmax.h"
 
 #ifdef HAS_PAIRS
 
 typedef struct {
     Factor forward, back;
-    uint16_t *weights;  /* (V, C), filled up */
-    uint16_t *turned;   /* (C, turned_row) */
-    uint32_t *pairs;    /* (V / TILE, N / 2, TILE): gradients of logits */
-    float *own;         /* each thread's: */
+    uint16_t *weights; /* (V, C), filled up */
+    uint16_t *turned;  /* (C, turned_row) */
+    uint32_t *pairs;   /* (V / TILE, N / 2, TILE): gradients of logits */
+    float *own;
 } Room;
 
+/* Each thread's. */
 typedef struct {
     float *strip, *logits; /* (ROWS, MULTIPLE), (ROWS, V) */
     uint16_t *gradients;   /* (ROWS, V) */
@@ -40,19 +42,14 @@ int64_t mypt_little_head_room(int64_t N, int64_t C, int64_t V, int64_t threads) 
 
 /* Logits of a row -> gradients of them; gives the loss. */
 static float lose(const Head *h, float *logits, uint16_t *gradients, int64_t target) {
-    Lanes most = (Lanes){} - INFINITY, sum = {};
-    EACH_VECTOR(j, h->V) most = larger(logit(logits, j, h->V), most);
-    float less = largest(most), own = target < 0 ? 0 : logits[target];
-    EACH_VECTOR(j, h->V) {
-        Lanes raised = exponential(logit(logits, j, h->V) - less);
-        if (h->V - j < LANES) raised = choose(LANE < (int32_t)(h->V - j), raised, (Lanes){});
-        store(logits + j, raised);
-        sum += raised;
-    }
-    float all = total(sum), factor = target < 0 ? 0 : h->weight / all;
-    EACH_VECTOR(j, h->V) store(logits + j, load(logits + j, FP32) * factor);
+    int64_t V = filled_up(h->V);
+    for (int64_t j = h->V / LANES * LANES; j < V; j += LANES) /* beyond the vocabulary */
+        store(logits + j, choose(LANE < (int32_t)(h->V - j), load(logits + j, FP32), (Lanes){} - INFINITY));
+    float own = target < 0 ? 0 : logits[target], less = largest_of(logits, V);
+    float all = raise(logits, logits, V, less, FP32), factor = target < 0 ? 0 : h->weight / all;
+    EACH_VECTOR(j, V) store(logits + j, load(logits + j, FP32) * factor);
     if (target >= 0) logits[target] -= h->weight;
-    narrow(gradients, logits, filled_up(h->V));
+    narrow(gradients, logits, V);
     return target < 0 ? 0 : less + logf(all) - own;
 }
 
@@ -61,12 +58,7 @@ static void lose_rows(const Head *h, const Room *room, int64_t first) {
     float *memory = room->own + omp_get_thread_num() * own_words(V);
     Own own = {.strip = take(&memory, ROWS * MULTIPLE), .logits = take(&memory, ROWS * V), .gradients = (void *)memory};
     EACH_STRIP(c, V) multiply_strip(own.logits + c, V, h->rows + first * C, &room->forward, c, count, NEW);
-    EACH(r, count) {
-        float *logits = own.logits + r * V;
-        for (int64_t j = h->V / LANES * LANES; j < V; j += LANES) /* beyond the vocabulary */
-            store(logits + j, choose(LANE < (int32_t)(h->V - j), load(logits + j, FP32), (Lanes){}));
-        h->losses[first + r] = lose(h, logits, own.gradients + r * V, h->targets[first + r]);
-    }
+    EACH(r, count) h->losses[first + r] = lose(h, own.logits + r * V, own.gradients + r * V, h->targets[first + r]);
     linear(h->row_gradients + first * C, own.gradients, &room->back, NULL, count, own.strip);
     keep_turned(C, h->N, room->turned, h->rows + first * C, first, count);
     keep_pairs(h->N, room->pairs, own.gradients, first, count, V);

@@ -2,7 +2,6 @@
 #include "vectors.h"
 
 #define TINY 1e-10f
-#define NUMBERS_AT_ONCE 4096
 
 INLINE Lanes between(Lanes a, Lanes b, float share) { return a + share * (b - a); }
 
@@ -12,7 +11,7 @@ void mypt_muon_mix(const float *const *gradients, const float *const *momenta, v
 #pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
     for (int64_t m = 0; m < count; m++)
         for (int64_t first = 0; first < numbers; first += NUMBERS_AT_ONCE)
-            for (int64_t i = first; i < numbers && i < first + NUMBERS_AT_ONCE; i += LANES) {
+            EACH_VECTOR_FROM(i, first, numbers) {
                 Lanes gradient = get(gradients[m], i, numbers, FP32), momentum = get(momenta[m], i, numbers, FP32);
                 put(place(stack, m * numbers, kind), i, numbers, kind, between(gradient, momentum, share));
             }

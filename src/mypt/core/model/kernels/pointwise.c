@@ -2,12 +2,10 @@
 #include "activations.h"
 #include "chance.h"
 
-#define NUMBERS_AT_ONCE 4096
-
 INLINE void gate(const void *gates, const void *ups, void *outputs, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+        EACH_VECTOR_FROM(i, first, count) {
             CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, activated(get(gates, i, count, kind), SWIGLU) * get(ups, i, count, kind));
         }
@@ -17,7 +15,7 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
                       void *ups_back, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+        EACH_VECTOR_FROM(i, first, count) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(gates, i, kind), CALL_FOR(ups, i, kind);
             CALL_FOR_PLACE(gates_back, i, kind), CALL_FOR_PLACE(ups_back, i, kind);
             Lanes gate = get(gates, i, count, kind), up = get(ups, i, count, kind), active, of_gate, of_up;
@@ -31,7 +29,7 @@ INLINE void gate_back(const void *output_gradients, const void *gates, const voi
 INLINE void gelu(const void *inputs, void *outputs, int64_t count, int32_t threads, int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+        EACH_VECTOR_FROM(i, first, count) {
             CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, activated(get(inputs, i, count, kind), GELU));
         }
@@ -41,7 +39,7 @@ INLINE void gelu_back(const void *output_gradients, const void *inputs, void *gr
                       int64_t kind) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE)
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+        EACH_VECTOR_FROM(i, first, count) {
             CALL_FOR(output_gradients, i, kind), CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(gradients, i, kind);
             Lanes active, of_x;
             gelu_and_back(get(inputs, i, count, kind), get(output_gradients, i, count, kind), &active, &of_x);
@@ -55,7 +53,7 @@ INLINE void drop(const void *inputs, void *outputs, int64_t count, uint64_t seed
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t first = 0; first < count; first += NUMBERS_AT_ONCE) {
         Chance chance = chance_in(seed, first / NUMBERS_AT_ONCE, dropout);
-        for (int64_t i = first; i < count && i < first + NUMBERS_AT_ONCE; i += LANES) {
+        EACH_VECTOR_FROM(i, first, count) {
             CALL_FOR(inputs, i, kind), CALL_FOR_PLACE(outputs, i, kind);
             put(outputs, i, count, kind, get(inputs, i, count, kind) * kept(chance, i - first));
         }

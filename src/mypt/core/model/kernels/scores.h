@@ -2,6 +2,7 @@
 #pragma once
 #include "chance.h"
 #include "heads.h"
+#include "softmax.h"
 
 #define QUERIES 32 /* at a time */
 _Static_assert(MULTIPLE % QUERIES == 0, "the last ones end where filled up rows do");
@@ -21,12 +22,6 @@ static void hide(const Attention *a, float *scores, int64_t b, int64_t query, in
     if (!a->documents) return;
     const int64_t *documents = a->documents + b * a->T;
     EACH(k, query + 1) if (documents[k] != documents[query]) scores[k] = -INFINITY;
-}
-
-static float largest_of(const float *scores, int64_t keys) {
-    Lanes most = (Lanes){} - INFINITY;
-    EACH_VECTOR(k, keys) most = larger(load(scores + k, FP32), most);
-    return largest(most);
 }
 
 /* The logarithm of numbers from 1 on (Cephes), to about one unit in the last place. */
@@ -52,23 +47,6 @@ INLINE Lanes logarithm(Lanes x) {
 /* Of each query the largest score and the sum of weights -> the logarithm of the sum of e^score. */
 static void keep_sums(float *to, const float *most, const float *sums, int64_t count) {
     EACH_VECTOR(i, count) put(to, i, count, FP32, get(most, i, count, FP32) + logarithm(get(sums, i, count, FP32)));
-}
-
-/* e^(score - less), 0 where the key is hidden. */
-INLINE Lanes raised(const float *scores, float less) {
-    Lanes x = load(scores, FP32);
-    return choose(x == -INFINITY, (Lanes){}, exponential(x - less));
-}
-
-/* Scores -> weights of some kind before they are divided by their sum, which is given. */
-INLINE float raise(void *weights, const float *scores, int64_t keys, float less, int64_t kind) {
-    Lanes sum = {};
-    EACH_VECTOR(k, keys) {
-        Lanes weight = raised(scores + k, less);
-        put(weights, k, keys, kind, weight);
-        sum += weight;
-    }
-    return total(sum);
 }
 
 static Chance chance_of(const Attention *a, int64_t b, int64_t h, int64_t query) {

@@ -9,6 +9,8 @@
 #endif
 
 #define EACH_VECTOR(index, count) for (int64_t index = 0; index < (count); index += LANES)
+#define EACH_VECTOR_FROM(index, first, count) /* of those that a thread takes together */                              \
+    for (int64_t index = first; index < (count) && index < (first) + NUMBERS_AT_ONCE; index += LANES)
 
 INLINE Lanes get(const void *row, int64_t i, int64_t count, int64_t kind) {
     const void *from = at(row, i, kind);
@@ -45,15 +47,6 @@ INLINE void put(void *row, int64_t i, int64_t count, int64_t kind, Lanes lanes) 
 #define SOON 2048
 #define CALL_FOR(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind))
 #define CALL_FOR_PLACE(memory, i, kind) __builtin_prefetch(at(memory, (i) + SOON, kind), 1)
-
-/* Of each lane the larger number; of what is none, the other. */
-INLINE Lanes larger(Lanes x, Lanes other) {
-#ifdef __AVX512F__
-    return (Lanes)_mm512_max_ps((__m512)x, (__m512)other);
-#else
-    return (Lanes)_mm256_max_ps((__m256)x, (__m256)other);
-#endif
-}
 
 /* Of lanes that are all numbers. */
 INLINE float largest(Lanes lanes) {

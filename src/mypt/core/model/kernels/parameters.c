@@ -2,7 +2,6 @@
  * which they are clipped by. */
 #include "vectors.h"
 
-#define NUMBERS_AT_ONCE 4096
 #define TINY 1e-6 /* so that no norm is 0 */
 
 /* Some numbers of each part after others, by all threads. */
@@ -10,8 +9,6 @@
     for (int64_t part = 0; part < (parts); part++)                                                                     \
         _Pragma("omp for schedule(static) nowait")                                                                     \
         for (int64_t first = 0; first < (counts)[part]; first += NUMBERS_AT_ONCE)
-#define EACH_VECTOR_FROM(i, first, count)                                                                              \
-    for (int64_t i = first; i < (count) && i < (first) + NUMBERS_AT_ONCE; i += LANES)
 
 /* Numbers of bf16 and fp32 -> those of the other kind, which is `kind`. */
 void mypt_convert(void *const *to, const void *const *from, const int64_t *counts, int64_t parts, int32_t threads,

@@ -101,5 +101,6 @@ def test_500_million_tokens_train_at_once(mypt: Mypt, tmp_path: Path) -> None:
     started_s = time.monotonic()
     run = mypt("train", "--dataset-dir", "large", "--json", *SIZES)
     assert run.returncode == 0, run.stderr
-    assert events(run.stdout)[0]["train_tokens"] == 5 * 10**8
+    read = next(event for event in events(run.stdout) if "train_tokens" in event)  # others may tell of kernels
+    assert read["train_tokens"] == 5 * 10**8
     assert time.monotonic() - started_s < 60  # reading all of it, let alone twice, is not part of a start

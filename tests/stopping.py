@@ -14,7 +14,7 @@ TRAIN = (
     *("--block-size", "32", "--batch-size", "4", "--dropout", "0.1", "--max-iters", "90", "--eval-interval", "40"),
     *("--eval-iters", "100", "--save-interval", "20"),
 )
-LONG_STEPS = ("--batch-size", "20000", "--micro-batch-size", "500", "--max-iters", "1000", "--compile", "off")
+LONG_STEPS = ("--batch-size", "200000", "--micro-batch-size", "500", "--max-iters", "1000", "--compile", "off")
 
 
 @dataclass

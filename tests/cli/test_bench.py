@@ -180,7 +180,7 @@ def test_a_signal_ends_all_children_and_shows_what_was_measured(mini: Path, numb
     report = json.loads(out)
     assert report["import_torch_s"]["median"] > 0
     assert report["presets"] == []
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while processes(mark) and time.monotonic() < deadline_s:
         time.sleep(0.05)  # the system takes a moment for those that were killed
     assert processes(mark) == []

@@ -65,7 +65,7 @@ def test_the_second_command_ends_at_once_and_loads_nothing_heavy(
     assert refused.returncode == watched.returncode == 75
     assert me() in " ".join(refused.stderr.split())
     # Its own work: what the machine does beside is not its fault.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < a_second()
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * a_second()
     loaded = set(re.findall(r"\| +([\w.]+)$", watched.stderr, flags=re.MULTILINE))
     assert "mypt.core.checkpoint.lock" in loaded
     assert not loaded & {"torch", "numpy", "tiktoken", "safetensors"}

@@ -37,7 +37,7 @@ def test_ctrl_c_on_a_terminal_saves_and_leaves_it_sane(place: Place, terminal: T
     process = terminal.begin(place.forks, place.folder, *STOPPED)
     place.wait_until(place.logged(7), process)
     terminal.press(b"\x03")
-    assert place.forks.wait(process, 20) == 130
+    assert place.forks.wait(process, 60) == 130
     shown = terminal.all_shown()
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
     assert b"Go on with:" in shown
@@ -50,7 +50,7 @@ def test_leaving_at_once_shows_the_cursor_again(place: Place, terminal: Terminal
     for _ in range(2):
         assert place.forks.wait(process, 0.6) is None
         terminal.press(b"\x03")
-    assert place.forks.wait(process, 5) == 130
+    assert place.forks.wait(process, 60) == 130
     shown = terminal.all_shown()
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
 
@@ -59,7 +59,7 @@ def test_a_closed_terminal_saves(place: Place, terminal: Terminal, truth: Run) -
     process = terminal.begin(place.forks, place.folder, *STOPPED)
     place.wait_until(place.logged(7), process)
     terminal.close()
-    assert place.forks.wait(process, 20) == 128 + signal.SIGHUP
+    assert place.forks.wait(process, 60) == 128 + signal.SIGHUP
     require_saved(place, truth)
 
 
@@ -69,7 +69,7 @@ def test_a_terminal_on_hold_does_not_keep_a_run_from_saving(place: Place, termin
     terminal.press(HOLD)
     time.sleep(1)
     os.kill(process, signal.SIGTERM)
-    assert place.forks.wait(process, 20) == 128 + signal.SIGTERM
+    assert place.forks.wait(process, 60) == 128 + signal.SIGTERM
     stopped = place.run("stopped")
     assert stopped.newest_step() == max(line["step"] for line in stopped.log())
 
@@ -88,7 +88,7 @@ def test_a_full_pipe_does_not_keep_a_run_from_saving(place: Place, *, as_json: b
     time.sleep(0.2)
     assert place.run("stopped").log() == before, "it waits for its reader, as every program does"
     os.kill(process, signal.SIGTERM)
-    assert place.forks.wait(process, 20) == 128 + signal.SIGTERM
+    assert place.forks.wait(process, 60) == 128 + signal.SIGTERM
     stopped = place.run("stopped")
     assert stopped.newest_step() == max(line["step"] for line in stopped.log())
     assert not (place.folder / "checkpoints" / ".stopped.lock-owner").exists()

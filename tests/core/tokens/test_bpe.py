@@ -287,5 +287,5 @@ def test_a_table_of_gpt2s_size_is_read_fast(tmp_path: Path) -> None:
     bpe_spec(50_000).write(tmp_path / "tokenizer.json")
     started_s = time.process_time()
     spec = read_tokenizer_spec(tmp_path / "tokenizer.json")
-    assert time.process_time() - started_s < a_second() / 2
+    assert time.process_time() - started_s < 2 * a_second()
     assert spec.vocab_size == 50_001

@@ -94,6 +94,8 @@ class Life:
         self._leftovers_before = run.leftovers()
         self._told = run.folder / f"{run.name}.told"
         self._prose = run.folder / f"{run.name}.prose"
+        for path in (self._told, self._prose):
+            path.write_bytes(b"")  # else a life that ends before it opens them tells what the one before told
         self._process = run.forks.start(
             *("train", *run.settings, "--model-name", run.name, "--json", *more),
             cwd=run.folder,

@@ -170,7 +170,7 @@ def test_show_tells_what_is_inside(mypt: Mypt, trained: Path, wanted: str) -> No
     assert shown["schema"] == 1
     assert shown["vocab_size"] == sizes[wanted]
     assert shown["end_of_text_id"] == sizes[wanted] - 1
-    assert shown["special_tokens"] == ({} if wanted == "byte" else {"<|endoftext|>": sizes[wanted] - 1})
+    assert shown["special_tokens"] == {"<|endoftext|>": sizes[wanted] - 1}
     table = mypt("tokenizer", "show", wanted).stdout
     assert f"{sizes[wanted]:,} ids" in table
     assert shown["file_sha256"] in table

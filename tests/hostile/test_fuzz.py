@@ -27,6 +27,7 @@ GUARDS: dict[tuple[str, ...], tuple[list[str], list[str]]] = {
     ("generate",): ([], ["nosuch"]),
     ("evaluate",): ([], ["nosuch"]),
     ("quantize",): ([], ["nosuch"]),
+    ("export",): ([], ["nosuch"]),
     ("convert-legacy",): ([], ["nosuch"]),
     ("prepare-dataset",): (["--out-dir=out"], ["nosuch.txt"]),
     ("import-dataset",): (["--out-dir=out"], ["nosuch"]),

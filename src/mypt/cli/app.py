@@ -19,6 +19,7 @@ from mypt.cli import (
     configs,
     convert,
     evaluate,
+    export,
     generate,
     import_dataset,
     inspect,
@@ -59,6 +60,7 @@ app.command("train", rich_help_panel=_START)(train.train)
 app.command("generate", rich_help_panel=_USE)(generate.generate)
 app.command("evaluate", rich_help_panel=_USE)(evaluate.evaluate)
 app.command("quantize", rich_help_panel=_USE)(quantize.quantize)
+app.command("export", rich_help_panel=_USE)(export.export)
 app.command("convert-legacy", rich_help_panel=_USE)(convert.convert_legacy)
 app.command("prepare-dataset", rich_help_panel=_DATA)(prepare.prepare_dataset)
 app.command("import-dataset", rich_help_panel=_DATA)(import_dataset.import_dataset)

@@ -74,3 +74,18 @@ class Converted(Event):
     tokenizer: str
     has_optimizer: bool
     dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exported(Event):
+    """A model was written in the files of another program, which computes the same with it."""
+
+    event = "exported"
+    source: str
+    target: str
+    format: str
+    precision: str
+    step: int
+    size_bytes: int
+    checked_by: str
+    largest_difference: float

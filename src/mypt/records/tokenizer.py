@@ -72,6 +72,16 @@ class CharSpec(Record, frozen=True):
         """One id per character."""
         return len(self.chars)
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """There are none."""
+        return {}
+
+    @property
+    def end_of_text(self) -> None:
+        """There is none."""
+        return None
+
 
 class ByteSpec(Record, frozen=True):
     """One id per byte of UTF-8, and one for end-of-text."""
@@ -82,6 +92,16 @@ class ByteSpec(Record, frozen=True):
     def vocab_size(self) -> int:
         """256 bytes and end-of-text."""
         return 257
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Name and id of what never comes from text."""
+        return {self.end_of_text: 256}
+
+    @property
+    def end_of_text(self) -> str:
+        """The special token after each document."""
+        return END_OF_TEXT
 
 
 class BpeSpec(Record, frozen=True):

@@ -60,7 +60,7 @@ def files(directory: ModelDirectory) -> list[bytes]:
 def test_a_run_whose_pieces_were_chosen_goes_on_with_its_bits_on_another_machine(
     tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    config = with_training(tiny_run, batch_size=24, max_iters=6, eval_interval=3, kernels="off")
+    config = with_training(tiny_run, batch_size=24, max_iters=6, eval_interval=3, precision="fp32", kernels="off")
     sized = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": 65})})
     fits_12 = int(predicted_bytes(sized, CPU, 14) / 0.8)
     on_a_machine_of(fits_12, monkeypatch)

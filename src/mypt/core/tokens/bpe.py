@@ -21,13 +21,11 @@ class BpeTokenizer:
         self.encoder = encoder.name
         self._encoder = encoder
         self._dtype = id_dtype(self.vocab_size)
-        is_free = np.ones(self.vocab_size, dtype=bool)
-        is_free[list(spec.special_tokens.values())] = False
-        ids_of_ranks = np.flatnonzero(is_free)[: len(table.pieces)]
-        self._bytes_of_ids = dict(zip(ids_of_ranks.tolist(), table.pieces, strict=True))
+        ids = ids_of_ranks(spec, len(table.pieces))
+        self._bytes_of_ids = dict(zip(ids.tolist(), table.pieces, strict=True))
         # Ranks are the ids as they are, unless special tokens stand before the end.
-        is_shifted = bool(ids_of_ranks[-1] != len(table.pieces) - 1)
-        self._ids_of_ranks = ids_of_ranks.astype(self._dtype) if is_shifted else None
+        is_shifted = bool(ids[-1] != len(table.pieces) - 1)
+        self._ids_of_ranks = ids.astype(self._dtype) if is_shifted else None
 
     @cached_property
     def bytes_per_id(self) -> NDArray[np.int64]:
@@ -60,3 +58,10 @@ class BpeTokenizer:
 
     def _as_ids(self, ranks: Ranks) -> Ids:
         return ranks.astype(self._dtype) if self._ids_of_ranks is None else self._ids_of_ranks[ranks]
+
+
+def ids_of_ranks(spec: Gpt2Spec | BpeSpec, pieces: int) -> NDArray[np.intp]:
+    """The id of each piece: in the order of their ranks, they take what special tokens leave free."""
+    is_free = np.ones(spec.vocab_size, dtype=bool)
+    is_free[list(spec.special_tokens.values())] = False
+    return np.flatnonzero(is_free)[:pieces]

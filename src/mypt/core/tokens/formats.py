@@ -60,6 +60,11 @@ def bytes_of(written: str) -> bytes:
         raise ValueError(f"{written!r} is no piece: {written[problem.start]!r} stands for no byte") from None
 
 
+def written(piece: bytes) -> str:
+    """A piece as GPT-2's files write it: each byte as a printable character."""
+    return piece.decode("latin-1").translate(_CODES_OF_BYTES)
+
+
 def _printable_bytes() -> list[int]:
     return [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 
@@ -72,8 +77,9 @@ BYTE_ORDER: tuple[int, ...] = tuple(_byte_order(_printable_bytes()))
 """Rank of each single byte in GPT-2's table: the printable ones first."""
 
 # GPT-2 wrote each byte as a printable character: printable ones as themselves, others from 256 on.
-# The rest of the first 256 stands for nothing, and goes where latin-1 does not follow.
-_BYTES_OF_CODES = dict.fromkeys(range(256), 0xFFFF) | {
-    byte if index < len(_printable_bytes()) else 256 + index - len(_printable_bytes()): byte
+_CODES_OF_BYTES = {
+    byte: byte if index < len(_printable_bytes()) else 256 + index - len(_printable_bytes())
     for index, byte in enumerate(BYTE_ORDER)
 }
+# The rest of the first 256 stands for nothing, and goes where latin-1 does not follow.
+_BYTES_OF_CODES = dict.fromkeys(range(256), 0xFFFF) | {code: byte for byte, code in _CODES_OF_BYTES.items()}

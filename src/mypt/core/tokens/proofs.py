@@ -35,7 +35,7 @@ def require_merges(pieces: Sequence[bytes], merges: Mapping[bytes, Sequence[tupl
     Raises:
         DataError: naming a piece that comes about in another way.
     """
-    for piece, parts in _last_merges(pieces):
+    for piece, parts in last_merges(pieces):
         if parts not in merges.get(piece, ()):
             raise DataError(f"the piece {piece!r} is not what merging in the order of ids makes")
 
@@ -46,7 +46,7 @@ def require_closed(pieces: Sequence[bytes]) -> None:
     Raises:
         DataError: naming a piece that its own bytes never become.
     """
-    for piece, parts in _last_merges(pieces):
+    for piece, parts in last_merges(pieces):
         if len(parts) > 2:  # noqa: PLR2004 - the pair whose merge is the piece
             raise DataError(f"no merge makes the piece {piece!r} of its bytes")
 
@@ -93,7 +93,7 @@ def _words(pattern: str, text: str) -> list[str]:
         raise DataError(f"the tokenizer's pattern takes for ever to cut {text[:60]!r}") from None
 
 
-def _last_merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+def last_merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """Each piece of several bytes, and the parts that its last merge by rank joins."""
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
     for piece in pieces:

@@ -31,7 +31,7 @@ def report_tokenizer(name: str, spec: TokenizerSpec) -> TokenizerReport:
         kind=spec.kind,
         vocab_size=spec.vocab_size,
         pattern=table.pattern if table else None,
-        special_tokens=spec.special_tokens if isinstance(spec, Gpt2Spec | BpeSpec) else {},
+        special_tokens=spec.special_tokens,
         end_of_text_id=tokenizer.end_of_text_id,
         file_sha256=hashlib.sha256(spec.as_file().encode()).hexdigest(),
         table_sha256=table_sha256(table.pieces) if table else None,

@@ -1,0 +1,38 @@
+"""What an export is tried on, and what comes of it.
+
+Letters: B texts, T tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mypt.core.tokens.base import Tokenizer
+from mypt.core.tokens.battery import BATTERY
+from mypt.records.tokenizer import CharSpec
+
+_TEXTS, _MOST_TOKENS = 2, 1024
+
+
+class Checked(NamedTuple):
+    """That another program says what the model says."""
+
+    program: str
+    """Its name and version."""
+    largest_difference: float
+    """Of what was compared."""
+
+
+def random_ids(length: int, vocab_size: int) -> Tensor:
+    """Token ids by chance, for every position up to a thousand, shape (B, T)."""
+    chance = torch.Generator().manual_seed(0)
+    return torch.randint(vocab_size, (_TEXTS, min(length, _MOST_TOKENS)), generator=chance)
+
+
+def odd_texts(tokenizer: Tokenizer) -> list[str]:
+    """Texts that the tokenizer knows every character of; and without special tokens' names, which others look for."""
+    spec = tokenizer.spec
+    if isinstance(spec, CharSpec):
+        return [*spec.chars, "".join(spec.chars), *(text for text in BATTERY if set(text) <= set(spec.chars))]
+    return [text for text in BATTERY if not any(name in text for name in spec.special_tokens)]

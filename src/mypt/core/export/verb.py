@@ -1,0 +1,136 @@
+"""The export verb: a model in, the files of another program out, checked by that program before they get their name."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mypt.core.checkpoint.snapshot import Snapshot, read_newest
+from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.checkpoint.tensors import is_finite
+from mypt.core.device import NARROW, Precision
+from mypt.core.export.by_llama_cpp import check_by_llama_cpp, open_llama_cpp
+from mypt.core.export.by_transformers import check_by_transformers, open_transformers
+from mypt.core.export.gguf import write_gguf
+from mypt.core.export.hugging_face import write_hugging_face
+from mypt.core.export.sample import Checked
+from mypt.core.model.gpt import GPT
+from mypt.core.model.int8 import is_int8
+from mypt.core.tokens.base import Tokenizer
+from mypt.core.tokens.build import build_tokenizer
+from mypt.core.tokens.write import require_free
+from mypt.durable import make_directory, own_name, publish_directory, remove_directory, rename, size_on_disk
+from mypt.errors import CheckpointError, MyptError, UsageError
+from mypt.events import Event, Exported, Warned
+from mypt.records.export import ExportConfig, ExportFormat
+
+
+class _Format(NamedTuple):
+    """How a model leaves."""
+
+    open_program: Callable[[], Any]
+    """Refuses where the program that checks is not installed."""
+    write: Callable[[Snapshot, GPT, Path], None]
+    check: Callable[[Path, GPT, Tokenizer], Checked]
+
+
+_FORMATS: dict[ExportFormat, _Format] = {
+    "hf": _Format(open_transformers, write_hugging_face, check_by_transformers),
+    "gguf": _Format(open_llama_cpp, write_gguf, check_by_llama_cpp),
+}
+
+
+def export_model(source: ModelDirectory, out: Path, config: ExportConfig) -> Iterator[Event]:
+    """Write the newest state of a model for other programs; the model is only read.
+
+    Args:
+        source: the model.
+        out: the new folder, or file.
+        config: what it is to be.
+
+    Raises:
+        DataError: when something is at `out`, or the other program does not know such a tokenizer.
+        CheckpointError: when there is no such model, or none that other programs could have.
+        UsageError: when its numbers do not fit the precision.
+        MissingExtraError: when the program that checks what is written is not installed.
+        MyptError: when the disk refuses, or that program says something else; nothing is left then.
+    """
+    require_free(out)
+    form = _FORMATS[config.to]
+    form.open_program()
+    warnings: list[str] = []
+    snapshot, model = read_newest(source, _read, warnings.append)
+    yield from map(Warned, warnings)
+    _require_exportable(source, model)
+    _narrow(model, config.precision)
+    with _published(out) as path:
+        form.write(snapshot, model, path)
+        checked = form.check(path, model, build_tokenizer(snapshot.tokenizer))
+    yield Exported(
+        source=str(snapshot.state.path),
+        target=str(out),
+        format=config.to,
+        precision=config.precision,
+        step=snapshot.training.step,
+        size_bytes=size_on_disk(out),
+        checked_by=checked.program,
+        largest_difference=checked.largest_difference,
+    )
+
+
+def _read(newest: Snapshot) -> tuple[Snapshot, GPT]:
+    """A state and its model at once: a running training may retire it any time."""
+    return newest, newest.load(torch.device("cpu"))
+
+
+def _require_exportable(source: ModelDirectory, model: GPT) -> None:
+    """Refuse what has no counterpart.
+
+    Raises:
+        CheckpointError: for weights in int8, and for the original program's architecture.
+    """
+    if is_int8(model):
+        raise CheckpointError(
+            f"{source.path}: its weights are in int8", hint="Export the model that they were made of."
+        )
+    if model.config.traits.always_biased:
+        raise CheckpointError(
+            f"{source.path}: family {model.config.family} is known to no other program",
+            hint="Models of the families gpt2 and modern can be exported.",
+        )
+
+
+def _narrow(model: GPT, precision: Precision) -> None:
+    """Give weights the type they are stored in.
+
+    Raises:
+        UsageError: when there are some that it does not hold.
+    """
+    if precision != "fp32":
+        model.to(NARROW[precision])
+    for name, tensor in model.state_dict().items():
+        if not is_finite(tensor):
+            raise UsageError(f"{name}: has numbers too large for {precision}", hint="Use --precision bf16 or fp32.")
+
+
+@contextmanager
+def _published(out: Path) -> Generator[Path]:
+    """A name beside `out` for a folder or a file, which is renamed at the end if nothing went wrong.
+
+    Raises:
+        MyptError: when the disk refuses.
+    """
+    final = out.absolute()
+    temporary = own_name(final)
+    try:
+        make_directory(final.parent)
+        yield temporary
+        (publish_directory if temporary.is_dir() else rename)(temporary, final)
+    except OSError as problem:
+        raise MyptError(f"{out}: cannot write it ({problem.strerror or 'the disk took only a part of it'})") from None
+    finally:
+        with suppress(OSError):
+            (remove_directory if temporary.is_dir() else os.unlink)(temporary)

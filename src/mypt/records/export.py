@@ -1,0 +1,16 @@
+"""ExportConfig: in which files a model leaves."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mypt.records.base import Record
+
+ExportFormat = Literal["hf", "gguf"]
+
+
+class ExportConfig(Record, frozen=True):
+    """What an export is to be."""
+
+    to: ExportFormat = Field("hf", description="hf: a folder for transformers and others; gguf: a file for llama.cpp.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the weights in it: fp32, bf16 or fp16.")

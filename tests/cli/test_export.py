@@ -1,0 +1,103 @@
+"""mypt export, as a user drives it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environment
+from forking import Forks
+from support import Mypt
+
+TRAIN = (
+    *("train", "tale.txt", "--model-name", "notes", "--max-iters", "3", "--eval-iters", "1", "--block-size", "32"),
+    *("--n-layer", "2", "--n-head", "2", "--n-embd", "32", "--batch-size", "2"),
+)
+
+
+@pytest.fixture
+def notes(mypt: Mypt, text_file: Path) -> Path:
+    """A folder with a trained model of characters."""
+    made = mypt(*TRAIN, "--tokenization", "char", "--set", "model.family=modern")
+    assert made.returncode == 0, made.stderr
+    return text_file.parent
+
+
+def without(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # The command on a machine where this package is not installed.
+    code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'mypt'; from mypt.cli.app import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd, env=clean_environment(), capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+
+def test_a_model_leaves_in_both_forms_and_what_is_there_is_kept(mypt: Mypt, notes: Path) -> None:
+    for form, name in (("hf", "notes-hf"), ("gguf", "notes.gguf")):
+        done = mypt("export", "notes", "--to", form)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        first, second = done.stderr.splitlines()
+        assert first.startswith(f"checkpoints/notes/step-00000003 -> {name}: step 3, fp32, ")
+        assert second.startswith("Checked by ")
+        again = mypt("export", "notes", "--to", form)
+        assert again.returncode == 3
+        assert f"Error: {name}: already there; nothing was changed" in again.stderr
+    assert sorted(path.name for path in notes.iterdir()) == ["checkpoints", "notes-hf", "notes.gguf", "tale.txt"]
+
+
+def test_json_is_one_event(mypt: Mypt, notes: Path) -> None:
+    done = mypt("export", "notes", "--json", "--out", "deep/er/folder", "--precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    event = json.loads(done.stdout)
+    folder = notes / "deep/er/folder"
+    assert event["event"] == "exported"
+    assert (event["target"], event["format"], event["precision"], event["step"]) == ("deep/er/folder", "hf", "bf16", 3)
+    assert event["size_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    assert event["checked_by"].startswith("transformers ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("export",), 2, "say which model"),
+        (("export", "notes", "--to", "onnx"), 2, "hf"),
+        (("export", "notes", "--precision", "int8"), 2, "fp32"),
+        (("export", "nobody"), 4, "nobody"),
+        (("export", "notes", "--out", "tale.txt"), 3, "already there"),
+        (("export", "notes", "--out", "tale.txt/in"), 1, "tale.txt/in: cannot write it"),
+    ],
+)
+def test_what_cannot_be_is_one_message(
+    mypt: Mypt, notes: Path, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    refused = mypt(*arguments)
+    assert refused.returncode == code, refused.stderr
+    assert refused.stderr.startswith("Error: ")
+    assert told in refused.stderr
+    assert sorted(path.name for path in notes.iterdir()) == ["checkpoints", "tale.txt"]
+
+
+@pytest.mark.parametrize(("form", "module"), [("hf", "transformers"), ("gguf", "xllamacpp"), ("gguf", "gguf")])
+def test_a_missing_program_is_exit_7_with_the_install_line(notes: Path, form: str, module: str) -> None:
+    refused = without(module, "export", "notes", "--to", form, cwd=notes)
+    assert refused.returncode == 7
+    assert "pip install 'mypt[export]'" in refused.stderr
+
+
+def test_a_model_in_int8_is_exported_from_what_it_was_made_of(mypt: Mypt, notes: Path) -> None:
+    assert mypt("quantize", "notes").returncode == 0
+    refused = mypt("export", "notes-int8")
+    assert refused.returncode == 4
+    assert "its weights are in int8" in refused.stderr
+
+
+@pytest.mark.parametrize("form", ["hf", "gguf"])
+def test_a_disk_without_room_leaves_nothing(forks: Forks, notes: Path, form: str) -> None:
+    refused = forks.run("export", "notes", "--to", form, cwd=notes, file_limit_bytes=20_000)
+    assert refused.returncode == 1, refused.stderr
+    assert "cannot write it (" in refused.stderr
+    assert sorted(path.name for path in notes.iterdir()) == ["checkpoints", "tale.txt"]

@@ -1,6 +1,6 @@
 """MyPT: train GPT models of any size on text of any size.
 
-The public face is small: `train`, `evaluate`, `load`, `GPT`, `ModelConfig`. Nothing heavy is imported
+The public face is small: `train`, `evaluate`, `export`, `load`, `GPT`, `ModelConfig`. Nothing heavy is imported
 until one of them is used.
 """
 
@@ -8,17 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mypt.api import evaluate, load, train
+    from mypt.api import evaluate, export, load, train
     from mypt.core.model.gpt import GPT
     from mypt.records.model import ModelConfig
 
 __version__ = "0.1.0"
-__all__ = ["GPT", "ModelConfig", "__version__", "evaluate", "load", "train"]
+__all__ = ["GPT", "ModelConfig", "__version__", "evaluate", "export", "load", "train"]
 
 _HOMES = {
     "GPT": "mypt.core.model.gpt",
     "ModelConfig": "mypt.records.model",
     "evaluate": "mypt.api",
+    "export": "mypt.api",
     "load": "mypt.api",
     "train": "mypt.api",
 }

@@ -1,4 +1,4 @@
-"""The Python face of the commands: `mypt.train`, `mypt.evaluate` and `mypt.load`."""
+"""The Python face of the commands: `mypt.train`, `mypt.evaluate`, `mypt.export` and `mypt.load`."""
 
 import atexit
 import warnings
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.train.layers import base_layers
-from mypt.events import Event, Scored, Warned
+from mypt.events import Event, Exported, Scored, Warned
 from mypt.records.resolve import dotted_layer, resolve
 
 if TYPE_CHECKING:
@@ -126,6 +126,43 @@ def evaluate(
         elif isinstance(event, Warned):
             warnings.warn(event.message, stacklevel=2)
     return [scored[name] for name in wanted]
+
+
+def export(
+    name: str,
+    out: str | Path | None = None,
+    *,
+    to: Literal["hf", "gguf"] = "hf",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    checkpoint_dir: str | Path = "checkpoints",
+) -> Exported:
+    """Write a model for other programs, which load it and have to say the same: `mypt.export("tales", to="gguf")`.
+
+    Args:
+        name: the model's name.
+        out: the new folder or file; NAME-hf or NAME.gguf if not given.
+        to: 'hf' for transformers and others, 'gguf' for llama.cpp and others.
+        precision: of the weights in it.
+        checkpoint_dir: where models live.
+
+    Returns:
+        Where it is, who checked it and what the largest difference was.
+
+    Raises:
+        UsageError: for a setting that is not allowed.
+        MyptError: one of its kinds, for everything else the caller can mend.
+    """
+    from mypt.core.export.verb import export_model
+    from mypt.records.export import ExportConfig
+
+    config = ExportConfig.parse({"to": to, "precision": precision}, where="export")
+    source, target = ModelDirectory(Path(checkpoint_dir), name), Path(out or config.usual_name(name))
+    *warned, exported = export_model(source, target, config)
+    for event in warned:
+        if isinstance(event, Warned):
+            warnings.warn(event.message, stacklevel=2)
+    assert isinstance(exported, Exported), "the last event"
+    return exported
 
 
 def _listed(value: str | Sequence[str]) -> list[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import mypt
+from mypt.errors import UsageError
 
 
 def test_the_public_names_are_these() -> None:
-    assert mypt.__all__ == ["GPT", "ModelConfig", "__version__", "evaluate", "load", "train"]
+    assert mypt.__all__ == ["GPT", "ModelConfig", "__version__", "evaluate", "export", "load", "train"]
     assert dir(mypt) == mypt.__all__
     assert all(getattr(mypt, name) is not None for name in mypt.__all__)
 
@@ -40,3 +41,16 @@ def test_train_and_load_from_python(text_file: Path, tmp_path: Path) -> None:
     first = model.generate("The ", max_new_tokens=20, temperature=0)
     assert len(first) == 20
     assert first == model.generate("The ", max_new_tokens=20, temperature=0)
+
+
+def test_export_from_python(text_file: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.tokenization": "char", "training.max_iters": 1, "training.eval_iters": 1, "training.batch_size": 2,
+        "training.device": "cpu", "model.n_layer": 1, "model.n_head": 2, "model.n_embd": 16, "model.block_size": 16,
+    }  # fmt: skip
+    list(mypt.train(str(text_file), model_name="m", checkpoint_dir=tmp_path, settings=settings))
+    exported = mypt.export("m", tmp_path / "out", checkpoint_dir=tmp_path)
+    assert exported.target == str(tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").is_file()
+    with pytest.raises(UsageError, match="precision"):
+        mypt.export("m", precision="int4", checkpoint_dir=tmp_path)  # type: ignore[arg-type]

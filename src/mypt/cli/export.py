@@ -42,8 +42,7 @@ def export(
     from mypt.core.export.verb import export_model
 
     prose = prose_console()
-    usual = Path(f"{wanted}-hf" if config.to == "hf" else f"{wanted}.gguf")
-    for event in export_model(source, out or usual, config):
+    for event in export_model(source, out or Path(config.usual_name(wanted)), config):
         if json:
             write(event.as_json() + "\n")
         elif isinstance(event, Warned):

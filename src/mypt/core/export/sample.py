@@ -12,7 +12,9 @@ from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.battery import BATTERY
 from mypt.records.tokenizer import CharSpec
 
-_TEXTS, _MOST_TOKENS = 2, 1024
+MOST_TOKENS = 1024
+"""Of one text that an export is tried on."""
+_TEXTS = 2
 
 
 class Checked(NamedTuple):
@@ -27,7 +29,7 @@ class Checked(NamedTuple):
 def random_ids(length: int, vocab_size: int) -> Tensor:
     """Token ids by chance, for every position up to a thousand, shape (B, T)."""
     chance = torch.Generator().manual_seed(0)
-    return torch.randint(vocab_size, (_TEXTS, min(length, _MOST_TOKENS)), generator=chance)
+    return torch.randint(vocab_size, (_TEXTS, min(length, MOST_TOKENS)), generator=chance)
 
 
 def odd_texts(tokenizer: Tokenizer) -> list[str]:

@@ -64,3 +64,12 @@ def run_commands(
     )
     assert child.returncode == 0, child.stderr
     return [Told(line, *result) for line, result in zip(words, json.loads(child.stdout), strict=True)]
+
+
+def without(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line on a machine where this package is not installed."""
+    code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'mypt'; from mypt.cli.app import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd, env=clean_environment(), capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip

@@ -1,14 +1,20 @@
 """Models to export, whose weights are all away from where they begin."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
+from mypt.core.export.llama_cpp_child import _server
+from mypt.core.export.verb import export_model
 from mypt.core.model.gpt import GPT
+from mypt.core.tokens.patterns import GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN
+from mypt.events import Exported
 from mypt.records.checkpoint import TrainingState
+from mypt.records.export import ExportConfig, Questions
 from mypt.records.model import ModelConfig
 from mypt.records.run import DataConfig, TrainingConfig
 from mypt.records.tokenizer import BpeSpec, ByteSpec, CharSpec, Gpt2Spec, TokenizerSpec
@@ -22,8 +28,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def merged(pieces: int, pattern: str, specials: dict[str, int], end: str | None) -> BpeSpec:
-    """A table whose merges are drawn by chance among those that join letters of words."""
+def merged(
+    pieces: int, pattern: str, specials: dict[str, int], end: str | None, unmergeable: tuple[bytes, ...] = ()
+) -> BpeSpec:
+    """A table whose merges are drawn by chance among those that join parts of words; and pieces that no merge makes."""
     chance = random.Random(5)
     table = [bytes([byte]) for byte in range(256)]
     known = set(table)
@@ -33,13 +41,12 @@ def merged(pieces: int, pattern: str, specials: dict[str, int], end: str | None)
         if made not in known:
             known.add(made)
             table.append(made)
-    return BpeSpec.of(pattern, table, specials, end)
+            common.append(made)
+    return BpeSpec.of(pattern, [*table, *unmergeable], specials, end)
 
 
 def tokenizer(kind: str) -> TokenizerSpec:
     """One of each kind."""
-    from mypt.core.tokens.patterns import GPT2_PATTERN, QWEN2_PATTERN
-
     if kind == "char":
         return CharSpec(chars=tuple(sorted(set(tale(900)))))
     if kind == "byte":
@@ -48,11 +55,13 @@ def tokenizer(kind: str) -> TokenizerSpec:
         return Gpt2Spec()
     if kind == "bpe":
         return merged(400, GPT2_PATTERN, {"<|endoftext|>": 400}, "<|endoftext|>")
-    # Special tokens between the pieces, and an end that is none of them.
-    return merged(350, QWEN2_PATTERN, {"<|a|>": 0, "<|b|>": 300, "<|c|>": 352}, None)
+    if kind == "bpe, holes":
+        # Special tokens between the pieces, ids that nothing has, and an end that is none of them.
+        return merged(350, QWEN2_PATTERN, {"<|a|>": 0, "<|b|>": 300, "<|c|>": 360}, None)
+    return merged(400, LLAMA3_PATTERN, {"<|end|>": 403}, "<|end|>", (b"river", b" naive", b"the"))
 
 
-KINDS = ("char", "byte", "gpt2", "bpe", "bpe, odd")
+KINDS = ("char", "byte", "gpt2", "bpe", "bpe, holes", "bpe, whole words")
 
 
 def published(directory: ModelDirectory, spec: TokenizerSpec, padding: int = 7, **sizes: Any) -> GPT:
@@ -64,6 +73,18 @@ def published(directory: ModelDirectory, spec: TokenizerSpec, padding: int = 7, 
     )
     directory.publish(Contents(model.config, spec, training, weights_of(model)))
     return model
+
+
+def exported(directory: ModelDirectory, out: Path, to: str, **settings: Any) -> Exported:
+    """Export the model, and give what was told."""
+    (*_, event) = export_model(directory, out, ExportConfig.parse({"to": to, **settings}, where="test"))
+    assert isinstance(event, Exported)
+    return event
+
+
+def llama_cpp(path: Path) -> Any:
+    """llama.cpp with a file, in this process."""
+    return _server(Questions(path=str(path), context_tokens=24, texts=(), prompts=(), likeliest=1, whole=0))
 
 
 def greedy(model: GPT, ids: list[int], new: int, vocab_size: int) -> list[int]:

@@ -1,4 +1,7 @@
-"""The same weights in transformers, where it is installed: another program's truth."""
+"""The same weights in transformers, where it is installed: another program's truth.
+
+It has its own table of names: what is exported is another law, and must not decide this one.
+"""
 
 from typing import Any
 

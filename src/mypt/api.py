@@ -156,12 +156,14 @@ def export(
     from mypt.records.export import ExportConfig
 
     config = ExportConfig.parse({"to": to, "precision": precision}, where="export")
-    source, target = ModelDirectory(Path(checkpoint_dir), name), Path(out or config.usual_name(name))
-    *warned, exported = export_model(source, target, config)
-    for event in warned:
-        if isinstance(event, Warned):
+    source = ModelDirectory(Path(checkpoint_dir), name)
+    exported: Exported | None = None
+    for event in export_model(source, None if out is None else Path(out), config):
+        if isinstance(event, Exported):
+            exported = event
+        elif isinstance(event, Warned):
             warnings.warn(event.message, stacklevel=2)
-    assert isinstance(exported, Exported), "the last event"
+    assert exported is not None, "the last event"
     return exported
 
 

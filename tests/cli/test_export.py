@@ -1,13 +1,11 @@
 """mypt export, as a user drives it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import clean_environment
+from commands import without
 from forking import Forks
 from support import Mypt
 
@@ -23,15 +21,6 @@ def notes(mypt: Mypt, text_file: Path) -> Path:
     made = mypt(*TRAIN, "--tokenization", "char", "--set", "model.family=modern")
     assert made.returncode == 0, made.stderr
     return text_file.parent
-
-
-def without(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # The command on a machine where this package is not installed.
-    code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'mypt'; from mypt.cli.app import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd, env=clean_environment(), capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
 
 
 def test_a_model_leaves_in_both_forms_and_what_is_there_is_kept(mypt: Mypt, notes: Path) -> None:

@@ -12,6 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from commands import without
 from conftest import clean_environment
 from support import Mypt, a_second, carried, tale
 
@@ -26,15 +27,6 @@ def trained(mypt: Mypt, text_file: Path) -> Path:
     assert run.stdout == ""
     assert "300 ids" in run.stderr
     return text_file.parent / "mine/t.json"
-
-
-def without(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # The command on a machine where this package is not installed.
-    code = f"import sys; sys.modules[{module!r}] = None; sys.argv[0] = 'mypt'; from mypt.cli.app import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd, env=clean_environment(), capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
 
 
 # The whole way.

@@ -42,7 +42,7 @@ def export(
     from mypt.core.export.verb import export_model
 
     prose = prose_console()
-    for event in export_model(source, out or Path(config.usual_name(wanted)), config):
+    for event in export_model(source, out, config):
         if json:
             write(event.as_json() + "\n")
         elif isinstance(event, Warned):

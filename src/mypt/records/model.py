@@ -156,6 +156,11 @@ class ModelConfig(Record, frozen=True):
         return self.kv_heads * self.head_width
 
     @property
+    def query_key_value_widths(self) -> list[int]:
+        """Widths of all queries, keys and values of one position."""
+        return [self.n_embd, self.kv_width, self.kv_width]
+
+    @property
     def inner_width(self) -> int:
         """Width inside the MLP: four times the outer one; SwiGLU has three matrices and so two thirds of that."""
         if self.traits.activation != "swiglu":

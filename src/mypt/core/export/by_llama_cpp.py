@@ -1,133 +1,118 @@
 """llama.cpp loads a GGUF file, and has to say what the model says."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from mypt.core.export.gguf import require_same_weights
 from mypt.core.export.sample import MOST_TOKENS, Checked, odd_texts, random_ids
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import MissingExtraError, MyptError
+from mypt.records.export import Answers, Questions
 
 _TOLERANCES = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 """Nats. In fp32 its GELU is a table in fp16, the rest differs in the order of sums; with narrow weights it rounds what
 they are multiplied by, too."""
-_MOST_TEXTS = 100
-_LIKELIEST = 5
-"""The tokens whose probabilities are compared."""
+_LIKELIEST = 20
+"""The tokens whose probabilities are compared, after a prompt."""
+_PROMPTS = 20
 
 
-class _Answer(NamedTuple):
-    """What llama.cpp made of a prompt."""
-
-    prompt_tokens: int
-    likeliest: list[tuple[int, float, bytes]]
-    """Tokens, their log-probabilities, and what they stand for."""
-
-
-def open_llama_cpp() -> Any:  # noqa: ANN401 - an optional library
-    """llama.cpp as the library xllamacpp has it.
+def require_llama_cpp() -> None:
+    """Look for the libraries that write GGUF files and run them.
 
     Raises:
-        MissingExtraError: when it, or the library that writes its files, is not installed.
+        MissingExtraError: when one is not installed.
     """
-    try:
-        import gguf  # noqa: F401 - writes them
-        import xllamacpp
-    except ImportError as problem:
+    missing = [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]
+    if missing:
         raise MissingExtraError(
-            f"GGUF is written and checked by the packages gguf and xllamacpp ({problem})",
-            hint="pip install 'mypt[export]'",
+            f"GGUF needs the package {' and '.join(missing)}", hint="pip install 'mypt[export]'"
         ) from None
-    return xllamacpp
 
 
-@torch.inference_mode()
 def check_by_llama_cpp(path: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
-    """Check that llama.cpp gives the model's probabilities after odd texts, and after tokens at every position.
+    """Check that a file has the weights, and that llama.cpp gives the tokenizer's ids and the model's probabilities.
 
     Args:
         path: the file.
-        model: what was written to it.
+        model: what was written to it; it is turned to fp32.
         tokenizer: the model's.
 
     Returns:
         The largest difference of a log-probability, in nats.
 
     Raises:
-        MyptError: when it cannot load the file, or says something else.
+        MyptError: when llama.cpp cannot load the file, or says something else.
     """
-    llama_cpp, tolerance = open_llama_cpp(), _TOLERANCES[model.dtype]
-    program = f"llama.cpp ({llama_cpp.__name__} {llama_cpp.__version__})"
-    written = _token_of_whole_characters(tokenizer)
-    special_ids = set(tokenizer.spec.special_tokens.values())
-    server, exact = _server(llama_cpp, path, model.config.block_size), model.float()
-    worst = 0.0
-    for prompt, ids in _prompts(tokenizer, model.config.block_size):
-        logprobs_V = exact(torch.tensor([ids]))[0, -1, : tokenizer.vocab_size].log_softmax(0)
-        answer = _answer(server, prompt, written)
-        if answer is None or answer.prompt_tokens != len(ids):
-            raise MyptError(f"{program} reads other tokens in {_shown(prompt)}")
-        for token_id, logprob, piece in answer.likeliest:
-            difference = abs(logprobs_V[token_id].item() - logprob)
-            if not difference <= tolerance:
-                raise MyptError(f"{program} says something else after {_shown(prompt)}, by {difference:.2g} nats")
-            if piece != tokenizer.decode_bytes(token_id) and token_id not in special_ids:
-                raise MyptError(f"{program} writes {piece!r} for the token {token_id}")
-            worst = max(worst, difference)
-    return Checked(program, worst)
+    require_same_weights(path, model, tokenizer.vocab_size)
+    program, tolerance = f"llama.cpp (xllamacpp {version('xllamacpp')})", _TOLERANCES[model.dtype]
+    ids = {text: tokenizer.encode(text).tolist() for text in odd_texts(tokenizer)}
+    prompts = _prompts(ids.values(), model.config.block_size, tokenizer.vocab_size)
+    answers = _ask(path, model.config.block_size, list(ids), prompts, _token_of_whole_characters(tokenizer))
+    for (text, wanted), found in zip(ids.items(), answers.tokens, strict=True):
+        if [piece.token_id for piece in found] != wanted:
+            raise MyptError(f"{program} gives other ids for {text[:60]!r}")
+        if any(bytes(piece.content) != tokenizer.decode_bytes(piece.token_id) for piece in found):
+            raise MyptError(f"{program} gives another text for the ids of {text[:60]!r}")
+    difference = max(map(_difference, _logprobs(model.float(), prompts, tokenizer.vocab_size), answers.logprobs))
+    if not difference <= tolerance:
+        raise MyptError(f"{program} gives other probabilities, by up to {difference:.2g} nats")
+    return Checked(program, difference)
 
 
-def _server(llama_cpp: Any, path: Path, block_size: int) -> Any:  # noqa: ANN401 - an optional library's
-    """The model in llama.cpp, without a word.
+def _prompts(ids: Iterable[list[int]], block_size: int, vocab_size: int) -> list[list[int]]:
+    """Some of the texts, and tokens by chance up to the end of the window, or the thousandth."""
+    short = (each for each in ids if 0 < len(each) < min(block_size, MOST_TOKENS))
+    return [*islice(short, _PROMPTS), random_ids(block_size - 1, vocab_size)[0].tolist()]
+
+
+@torch.inference_mode()
+def _logprobs(model: GPT, prompts: Iterable[list[int]], vocab_size: int) -> Iterator[Tensor]:
+    """Log-probabilities of what comes after each prompt, shape (V,)."""
+    for prompt in prompts:
+        yield model(torch.tensor([prompt]))[0, -1, :vocab_size].log_softmax(0)
+
+
+def _difference(wanted_V: Tensor, found: Mapping[int, float]) -> float:
+    return max(abs(wanted_V[token_id].item() - logprob) for token_id, logprob in found.items())
+
+
+def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]], whole: int) -> Answers:
+    """Let llama.cpp answer, in a process of its own: what it does not like may end the process.
 
     Raises:
-        MyptError: when it cannot be loaded.
+        MyptError: when it does not answer.
     """
-    settings = llama_cpp.CommonParams()
-    settings.model.path = str(path)
-    settings.verbosity = -1
-    settings.n_ctx = min(block_size, MOST_TOKENS + 1)
-    settings.n_gpu_layers = 0
-    settings.warmup = settings.fit_params = False
-    settings.cache_type_k = settings.cache_type_v = llama_cpp.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = llama_cpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    try:
-        return llama_cpp.Server(settings)
-    except RuntimeError as problem:
-        raise MyptError(f"llama.cpp cannot load the export ({problem})") from None
-
-
-def _prompts(tokenizer: Tokenizer, block_size: int) -> Iterator[tuple[str | list[int], list[int]]]:
-    """Prompts, and the ids that they are: texts, and ids as they are."""
-    texts = 0
-    for text in odd_texts(tokenizer):
-        ids = tokenizer.encode(text).tolist()
-        if 0 < len(ids) < block_size and texts < _MOST_TEXTS:
-            texts += 1
-            yield text, ids
-    ids = random_ids(block_size - 1, tokenizer.vocab_size)[0].tolist()
-    yield ids, ids
-
-
-def _answer(server: Any, prompt: str | list[int], written: int) -> _Answer | None:  # noqa: ANN401 - as above
-    """What is likeliest after a prompt; None where it takes no such prompt.
-
-    Args:
-        server: llama.cpp.
-        prompt: the text, or its ids.
-        written: a token of whole characters: nothing is told of an answer that ends inside of one.
-    """
-    wanted = {"n_predict": 1, "n_probs": _LIKELIEST, "cache_prompt": False, "logit_bias": [[written, 1e6]]}
-    told = server.handle_completions({"prompt": prompt, **wanted})
-    if "choices" not in told:
-        return None
-    (first, *_) = told["choices"][0]["logprobs"]["content"]
-    likeliest = [(each["id"], each["logprob"], bytes(each["bytes"])) for each in first["top_logprobs"]]
-    return _Answer(told["usage"]["prompt_tokens"], likeliest)
+    questions = Questions(
+        path=str(path),
+        context_tokens=min(block_size, MOST_TOKENS + 1),
+        texts=tuple(texts),
+        prompts=tuple(map(tuple, prompts)),
+        likeliest=_LIKELIEST,
+        whole=whole,
+    )
+    child = subprocess.run(
+        [sys.executable, "-m", "mypt.core.export.llama_cpp_child"],
+        input=questions.model_dump_json(),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if child.returncode:
+        told = [line.strip() for line in child.stderr.splitlines() if "GGML_ASSERT" in line or "Error: " in line]
+        raise MyptError(f"llama.cpp cannot load the export ({told[-1] if told else f'exit code {child.returncode}'})")
+    return Answers.parse(child.stdout, where="llama.cpp", error=MyptError)
 
 
 def _token_of_whole_characters(tokenizer: Tokenizer) -> int:
@@ -136,7 +121,3 @@ def _token_of_whole_characters(tokenizer: Tokenizer) -> int:
         with suppress(UnicodeDecodeError):
             whole[token_id] = tokenizer.decode_bytes(token_id).decode()
     return max(whole, key=lambda token_id: (whole[token_id].isalnum(), bool(whole[token_id])))
-
-
-def _shown(prompt: str | list[int]) -> str:
-    return repr(prompt[:60]) if isinstance(prompt, str) else f"{len(prompt):,} tokens"

@@ -1,14 +1,19 @@
 """transformers loads an exported folder, and has to say what the model says.
 
-Letters: B texts, T tokens, V vocabulary.
+Letters: T tokens, V vocabulary.
 """
 
-import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mypt.core.device import is_shortage
+from mypt.core.export.hugging_face import require_same_weights
 from mypt.core.export.sample import Checked, odd_texts, random_ids
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer, decode
@@ -18,55 +23,80 @@ _TOLERANCE = 1e-4
 """Of the largest logit: sums in another order differ by a hundredth of it."""
 
 
-def open_transformers() -> Any:  # noqa: ANN401 - an optional library
-    """The library transformers, which asks no network and says nothing.
+def require_transformers() -> None:
+    """Look for the library.
 
     Raises:
         MissingExtraError: when it is not installed.
     """
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtraError(
-            "an export is checked by the package transformers", hint="pip install 'mypt[export]'"
-        ) from None
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    if find_spec("transformers") is None:
+        raise MissingExtraError("an export is checked by the package transformers", hint="pip install 'mypt[export]'")
 
 
 @torch.inference_mode()
 def check_by_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
-    """Check that transformers gives the model's logits, computed in fp32, and the tokenizer's ids and texts.
+    """Check that a folder has the weights, and that transformers gives the tokenizer's ids and the model's logits.
 
     Args:
         folder: the export.
-        model: what was written to it.
+        model: what was written to it; it is turned to fp32.
         tokenizer: the model's.
 
     Returns:
-        The largest difference of a logit.
+        The largest difference of a logit, where both compute in fp32.
 
     Raises:
-        MyptError: when it cannot load the folder, or says something else.
+        MyptError: when transformers cannot load the folder, or says something else.
     """
-    transformers = open_transformers()
-    program = f"transformers {transformers.__version__}"
-    ids_BT = random_ids(model.config.block_size, tokenizer.vocab_size)
-    wanted_BTV = model.float()(ids_BT)[..., : tokenizer.vocab_size]
-    try:
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        encoder = transformers.AutoTokenizer.from_pretrained(folder)
-        found_BTV = theirs(ids_BT).logits
-    except Exception as problem:  # noqa: BLE001 - the library raises anything
-        raise MyptError(f"{program} cannot load the export ({problem})") from None
-    difference = (found_BTV - wanted_BTV).abs().max().item()
-    if not difference <= _TOLERANCE * max(1.0, wanted_BTV.abs().max().item()):
+    require_same_weights(folder, model, tokenizer.vocab_size)
+    program = f"transformers {version('transformers')}"
+    ids = {text: tokenizer.encode(text).tolist() for text in odd_texts(tokenizer)}
+    ids_1T = random_ids(model.config.block_size, tokenizer.vocab_size)
+    wanted_1TV = model.float()(ids_1T)[..., : tokenizer.vocab_size]
+    with _quiet(), _told(program):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        encoder: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found_1TV = theirs(ids_1T).logits
+        read = [(encoder(text)["input_ids"], encoder.decode(ids[text])) for text in ids]
+    difference = found_1TV.sub_(wanted_1TV).abs_().max().item()
+    if not difference <= _TOLERANCE * max(1.0, wanted_1TV.abs().max().item()):
         raise MyptError(f"{program} computes other logits, by up to {difference:.2g}")
-    for text in odd_texts(tokenizer):
-        ids = tokenizer.encode(text).tolist()
-        if encoder(text, add_special_tokens=False)["input_ids"] != ids:
+    for (text, wanted), (found, decoded) in zip(ids.items(), read, strict=True):
+        if found != wanted:
             raise MyptError(f"{program} gives other ids for {text[:60]!r}")
-        if encoder.decode(ids) != decode(tokenizer, ids):
+        if decoded != decode(tokenizer, wanted):
             raise MyptError(f"{program} gives another text for the ids of {text[:60]!r}")
     return Checked(program, difference)
+
+
+@contextmanager
+def _told(program: str) -> Generator[None]:
+    """Say in our words what the library does not like: it raises anything.
+
+    Raises:
+        MyptError: instead, unless memory ran out.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if is_shortage(problem):
+            raise
+        raise MyptError(f"{program} cannot load the export ({problem})") from None
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """No bars and no advice; afterwards the library is as it was."""
+    from transformers.utils import logging
+
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()

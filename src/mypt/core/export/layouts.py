@@ -4,7 +4,7 @@ ours                      transformers, GPT-2              transformers, Qwen3  
 blocks.0.mlp.up.weight    transformer.h.0.mlp.c_fc.weight  model.layers.0.mlp.up_…   blk.0.ffn_up.weight
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 _FUSED = "attention.query_key_value"
 _ROWS_OF_IDS = ("token_embedding", "head")
-_WITHOUT_BIAS = ("token_embedding", "position_embedding")
+_EMBEDDINGS = ("token_embedding", "position_embedding")
 
 HF_GPT2 = Layout(
     "transformer.h.{}.",
@@ -82,24 +82,26 @@ GGUF_GPT2 = Layout("blk.{}.", _GGUF | {_FUSED: ("attn_qkv",)}, needs_biases=True
 GGUF_QWEN3 = Layout("blk.{}.", _GGUF | {_FUSED: ("attn_q", "attn_k", "attn_v")})
 
 
-def laid_out(model: GPT, layout: Layout, ids: int) -> dict[str, Tensor]:
-    """All weights under their names: views, except where zeros are added or a matrix is turned over.
+def laid_out(model: GPT, layout: Layout, vocab_size: int) -> dict[str, Tensor]:
+    """All weights under their names: views, except for zeros.
 
     Args:
         model: whose weights.
         layout: the other program's.
-        ids: of the tokenizer; rows of the vocabulary beyond them stand for nothing, and are left out.
+        vocab_size: ids of the tokenizer; rows of the vocabulary beyond them stand for nothing, and are left out.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         module, _, kind = name.rpartition(".")
         before, module = _split(module, layout)
-        rows = tensor[:ids] if module in _ROWS_OF_IDS else tensor
-        is_linear = rows.dim() > 1 and module not in (*_ROWS_OF_IDS, "position_embedding")
-        for theirs, part in _parts(model, layout.modules[module], rows):
-            found[f"{before}{theirs}.{kind}"] = part.t() if layout.transposed and is_linear else part
-            if layout.needs_biases and module not in _WITHOUT_BIAS:
-                found.setdefault(f"{before}{theirs}.bias", part.new_zeros(len(part)))
+        rows = tensor[:vocab_size] if module in _ROWS_OF_IDS else tensor
+        is_transposed = layout.transposed and rows.dim() > 1 and module not in _EMBEDDINGS
+        theirs = layout.modules[module]
+        sizes = model.config.query_key_value_widths if len(theirs) > 1 else [len(rows)]
+        for each, part in zip(theirs, rows.split(sizes), strict=True):
+            found[f"{before}{each}.{kind}"] = part.t() if is_transposed else part
+            if layout.needs_biases and module not in _EMBEDDINGS:
+                found.setdefault(f"{before}{each}.bias", part.new_zeros(len(part)))
     return found
 
 
@@ -116,10 +118,3 @@ def _split(module: str, layout: Layout) -> tuple[str, str]:
         return "", module
     _, number, module = module.split(".", 2)
     return layout.block.format(number), module
-
-
-def _parts(model: GPT, names: Names, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    if len(names) == 1:
-        return iter([(names[0], tensor)])
-    config = model.config
-    return zip(names, tensor.split([config.n_embd, config.kv_width, config.kv_width]), strict=True)

@@ -1,6 +1,6 @@
 """What an export is tried on, and what comes of it.
 
-Letters: B texts, T tokens.
+Letters: T tokens.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from mypt.records.tokenizer import CharSpec
 
 MOST_TOKENS = 1024
 """Of one text that an export is tried on."""
-_TEXTS = 2
 
 
 class Checked(NamedTuple):
@@ -27,9 +26,9 @@ class Checked(NamedTuple):
 
 
 def random_ids(length: int, vocab_size: int) -> Tensor:
-    """Token ids by chance, for every position up to a thousand, shape (B, T)."""
+    """Token ids by chance, for every position up to a thousand, shape (1, T)."""
     chance = torch.Generator().manual_seed(0)
-    return torch.randint(vocab_size, (_TEXTS, min(length, MOST_TOKENS)), generator=chance)
+    return torch.randint(vocab_size, (1, min(length, MOST_TOKENS)), generator=chance)
 
 
 def odd_texts(tokenizer: Tokenizer) -> list[str]:

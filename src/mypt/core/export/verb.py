@@ -4,16 +4,16 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import is_finite
-from mypt.core.device import NARROW, Precision
-from mypt.core.export.by_llama_cpp import check_by_llama_cpp, open_llama_cpp
-from mypt.core.export.by_transformers import check_by_transformers, open_transformers
+from mypt.core.device import NARROW, Precision, shortage_told
+from mypt.core.export.by_llama_cpp import check_by_llama_cpp, require_llama_cpp
+from mypt.core.export.by_transformers import check_by_transformers, require_transformers
 from mypt.core.export.gguf import write_gguf
 from mypt.core.export.hugging_face import write_hugging_face
 from mypt.core.export.sample import Checked
@@ -23,7 +23,7 @@ from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.write import require_free
 from mypt.durable import make_directory, own_name, publish_directory, remove_directory, rename, size_on_disk
-from mypt.errors import CheckpointError, MyptError, UsageError
+from mypt.errors import CheckpointError, MemoryShortageError, MyptError, UsageError
 from mypt.events import Event, Exported, Warned
 from mypt.records.export import ExportConfig, ExportFormat
 
@@ -31,24 +31,26 @@ from mypt.records.export import ExportConfig, ExportFormat
 class _Format(NamedTuple):
     """How a model leaves."""
 
-    open_program: Callable[[], Any]
+    suffix: str
+    """Of the usual name."""
+    require_program: Callable[[], None]
     """Refuses where the program that checks is not installed."""
     write: Callable[[Snapshot, GPT, Path], None]
     check: Callable[[Path, GPT, Tokenizer], Checked]
 
 
 _FORMATS: dict[ExportFormat, _Format] = {
-    "hf": _Format(open_transformers, write_hugging_face, check_by_transformers),
-    "gguf": _Format(open_llama_cpp, write_gguf, check_by_llama_cpp),
+    "hf": _Format("-hf", require_transformers, write_hugging_face, check_by_transformers),
+    "gguf": _Format(".gguf", require_llama_cpp, write_gguf, check_by_llama_cpp),
 }
 
 
-def export_model(source: ModelDirectory, out: Path, config: ExportConfig) -> Iterator[Event]:
+def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig) -> Iterator[Event]:
     """Write the newest state of a model for other programs; the model is only read.
 
     Args:
         source: the model.
-        out: the new folder, or file.
+        out: the new folder, or file; NAME-hf or NAME.gguf if None.
         config: what it is to be.
 
     Raises:
@@ -56,19 +58,24 @@ def export_model(source: ModelDirectory, out: Path, config: ExportConfig) -> Ite
         CheckpointError: when there is no such model, or none that other programs could have.
         UsageError: when its numbers do not fit the precision.
         MissingExtraError: when the program that checks what is written is not installed.
+        MemoryShortageError: when the model does not fit twice.
         MyptError: when the disk refuses, or that program says something else; nothing is left then.
     """
-    require_free(out)
     form = _FORMATS[config.to]
-    form.open_program()
+    out = out or Path(f"{source.name}{form.suffix}")
+    require_free(out)
+    form.require_program()
     warnings: list[str] = []
-    snapshot, model = read_newest(source, _read, warnings.append)
-    yield from map(Warned, warnings)
-    _require_exportable(source, model)
-    _narrow(model, config.precision)
-    with _published(out) as path:
-        form.write(snapshot, model, path)
-        checked = form.check(path, model, build_tokenizer(snapshot.tokenizer))
+    with shortage_told(lambda: MemoryShortageError(f"out of memory: {source.name} does not fit twice, to be compared")):
+        snapshot, model = read_newest(source, _read, warnings.append)
+        yield from map(Warned, warnings)
+        _require_exportable(source, model)
+        _narrow(model, config.precision)
+        tokenizer = build_tokenizer(snapshot.tokenizer)
+        with _published(out) as path:
+            with _disk_told(out):
+                form.write(snapshot, model, path)
+            checked = form.check(path, model, tokenizer)
     yield Exported(
         source=str(snapshot.state.path),
         target=str(out),
@@ -96,9 +103,9 @@ def _require_exportable(source: ModelDirectory, model: GPT) -> None:
         raise CheckpointError(
             f"{source.path}: its weights are in int8", hint="Export the model that they were made of."
         )
-    if model.config.traits.always_biased:
+    if model.config.family == "mypt-v1":
         raise CheckpointError(
-            f"{source.path}: family {model.config.family} is known to no other program",
+            f"{source.path}: family mypt-v1 is known to no other program",
             hint="Models of the families gpt2 and modern can be exported.",
         )
 
@@ -109,11 +116,12 @@ def _narrow(model: GPT, precision: Precision) -> None:
     Raises:
         UsageError: when there are some that it does not hold.
     """
-    if precision != "fp32":
-        model.to(NARROW[precision])
+    if precision == "fp32":
+        return
+    model.to(NARROW[precision])
     for name, tensor in model.state_dict().items():
         if not is_finite(tensor):
-            raise UsageError(f"{name}: has numbers too large for {precision}", hint="Use --precision bf16 or fp32.")
+            raise UsageError(f"{name}: has numbers too large for {precision}", hint="Use --precision fp32.")
 
 
 @contextmanager
@@ -121,16 +129,32 @@ def _published(out: Path) -> Generator[Path]:
     """A name beside `out` for a folder or a file, which is renamed at the end if nothing went wrong.
 
     Raises:
+        DataError: when something is at `out` by then.
         MyptError: when the disk refuses.
     """
     final = out.absolute()
     temporary = own_name(final)
     try:
-        make_directory(final.parent)
+        with _disk_told(out):
+            make_directory(final.parent)
         yield temporary
-        (publish_directory if temporary.is_dir() else rename)(temporary, final)
-    except OSError as problem:
-        raise MyptError(f"{out}: cannot write it ({problem.strerror or 'the disk took only a part of it'})") from None
+        require_free(out)
+        with _disk_told(out):
+            (publish_directory if temporary.is_dir() else rename)(temporary, final)
     finally:
         with suppress(OSError):
             (remove_directory if temporary.is_dir() else os.unlink)(temporary)
+
+
+@contextmanager
+def _disk_told(out: Path) -> Generator[None]:
+    """Say in our words what the disk refuses.
+
+    Raises:
+        MyptError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or "the disk took only a part of it"
+        raise MyptError(f"{out}: cannot write it ({reason})") from None

@@ -100,7 +100,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_width = config.head_width
-        self.widths = [config.n_embd, config.kv_width, config.kv_width]
+        self.widths = config.query_key_value_widths
         self.queries_per_key = config.n_head // config.kv_heads
         self.dropout = config.dropout
         self.query_key_value = FusedLinear(config.n_embd, self.widths, bias=config.bias)

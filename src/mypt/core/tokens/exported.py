@@ -7,6 +7,7 @@ from mypt.core.tokens.build import bpe_table
 from mypt.core.tokens.formats import written
 from mypt.core.tokens.patterns import GPT2_PATTERN
 from mypt.core.tokens.proofs import last_merges
+from mypt.errors import DataError
 from mypt.records.hugging_face import AddedToken, BpeModel, TokenizerFile
 from mypt.records.tokenizer import BpeSpec, ByteSpec, CharSpec, Gpt2Spec, TokenizerSpec
 
@@ -17,7 +18,7 @@ def as_hugging_face(spec: TokenizerSpec) -> TokenizerFile:
     """Describe a tokenizer as a byte-pair encoding, which each of ours is: characters and bytes have no merges.
 
     Raises:
-        DataError: when GPT-2's table cannot be found.
+        DataError: when GPT-2's table cannot be found, or a special token is called as a piece is written.
     """
     added = [AddedToken(id=token_id, content=name) for name, token_id in spec.special_tokens.items()]
     added_tokens = tuple(sorted(added, key=lambda token: token.id))
@@ -43,13 +44,20 @@ def _cuts(spec: Gpt2Spec | ByteSpec | BpeSpec) -> dict[str, Any]:
 
 
 def _table(spec: Gpt2Spec | ByteSpec | BpeSpec) -> BpeModel:
-    """Pieces and merges. Special tokens are listed too: others would get the ids that are free after the last."""
+    """Pieces and merges. Special tokens are in the vocabulary too: else others number them after the last piece.
+
+    Raises:
+        DataError: when a special token is called as a piece is written.
+    """
     if isinstance(spec, ByteSpec):
         vocab = {written(bytes([byte])): byte for byte in range(256)} | spec.special_tokens
         return BpeModel(ignore_merges=False, vocab=vocab, merges=())
     pieces = bpe_table(spec).pieces
     ids = ids_of_ranks(spec, len(pieces)).tolist()
-    vocab = {written(piece): token_id for piece, token_id in zip(pieces, ids, strict=True)} | spec.special_tokens
+    vocab = {written(piece): token_id for piece, token_id in zip(pieces, ids, strict=True)}
+    if doubled := vocab.keys() & spec.special_tokens.keys():
+        raise DataError(f"{min(doubled)!r} is a piece and a special token; others tell them apart by their names")
+    vocab |= spec.special_tokens
     merges, is_closed = list[tuple[str, str]](), True
     for _, parts in last_merges(pieces):
         if len(parts) == 2:  # noqa: PLR2004 - a pair

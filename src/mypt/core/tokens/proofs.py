@@ -94,7 +94,11 @@ def _words(pattern: str, text: str) -> list[str]:
 
 
 def last_merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
-    """Each piece of several bytes, and the parts that its last merge by rank joins."""
+    """Each piece of several bytes, and the parts that its last merge by rank joins.
+
+    Raises:
+        DataError: naming a piece that is too long to be looked at.
+    """
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
     for piece in pieces:
         if len(piece) > _LONGEST_PIECE_BYTES:

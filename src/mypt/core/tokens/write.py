@@ -1,5 +1,6 @@
 """TokenizerSpec -> a new tokenizer file. What is there already is never touched."""
 
+import os
 from pathlib import Path
 
 from mypt.durable import make_directory
@@ -13,7 +14,7 @@ def require_free(out: Path) -> None:
     Raises:
         DataError: when something is there.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise DataError(f"{out}: already there; nothing was changed", hint="Choose another --out.")
 
 

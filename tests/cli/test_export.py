@@ -1,12 +1,15 @@
 """mypt export, as a user drives it."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from commands import without
-from forking import Forks
+from forking import Forks, exit_code
 from support import Mypt
 
 TRAIN = (
@@ -90,3 +93,21 @@ def test_a_disk_without_room_leaves_nothing(forks: Forks, notes: Path, form: str
     assert refused.returncode == 1, refused.stderr
     assert "cannot write it (" in refused.stderr
     assert sorted(path.name for path in notes.iterdir()) == ["checkpoints", "tale.txt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("form", ["hf", "gguf"])
+def test_a_signal_leaves_nothing(forks: Forks, notes: Path, form: str, number: signal.Signals) -> None:
+    process = forks.start("export", "notes", "--to", form, cwd=notes)
+    while not any(".tmp" in path.name for path in notes.iterdir()):
+        assert forks.wait(process, 0) is None
+        time.sleep(0.001)
+    os.kill(process, number)
+    assert exit_code(forks.wait(process)) == 128 + number
+    assert sorted(path.name for path in notes.iterdir()) == ["checkpoints", "tale.txt"]
+
+
+def test_a_name_that_is_no_text_is_refused(mypt: Mypt, notes: Path) -> None:
+    refused = mypt("export", "notes", "--out", "x\udcffy")
+    assert refused.returncode == 2
+    assert "not valid UTF-8, so other programs cannot open it" in refused.stderr

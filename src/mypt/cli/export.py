@@ -1,9 +1,16 @@
 """mypt export: a model in the files of other programs."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, ModelArgument, ModelName, option, pick_model
+from mypt.cli.starting import keeping_all
+
+if TYPE_CHECKING:
+    from mypt.events import Event
 
 
 def export(
@@ -24,26 +31,38 @@ def export(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Write a model for other programs, which load it and have to say the same before it is kept."""
-    from rich.text import Text
+    from contextlib import closing
 
-    from mypt.cli.consoles import prose_console, write
+    from mypt.cli.stopping import stop_on_signals
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
-    from mypt.events import Exported, Warned
     from mypt.records.export import ExportConfig
-    from mypt.units import human_bytes
 
     wanted = pick_model(name, model_name)
     if wanted is None:
         raise UsageError("say which model: mypt export NAME")
     config = ExportConfig.parse({"to": to, "precision": precision}, where="export")
     source = ModelDirectory(checkpoint_dir, wanted)
+    with stop_on_signals() as stopped:
+        with keeping_all():
+            from mypt.core.export.verb import export_model
 
-    from mypt.core.export.verb import export_model
+        if stopped():  # an import may swallow it
+            raise typer.Exit(stopped.exit_code)
+        with closing(export_model(source, out, config)) as events:
+            _draw(events, as_json=json)
+
+
+def _draw(events: "Iterator[Event]", *, as_json: bool) -> None:
+    from rich.text import Text
+
+    from mypt.cli.consoles import prose_console, write
+    from mypt.events import Exported, Warned
+    from mypt.units import human_bytes
 
     prose = prose_console()
-    for event in export_model(source, out, config):
-        if json:
+    for event in events:
+        if as_json:
             write(event.as_json() + "\n")
         elif isinstance(event, Warned):
             prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)

@@ -65,13 +65,16 @@ class Qwen3Settings(Record, frozen=True):
 
 
 class GenerationSettings(Record, frozen=True):
-    """generation_config.json: where a text begins and ends, and that it is drawn by chance."""
+    """generation_config.json: where a text begins and ends, and how it is drawn if nobody says it."""
 
     file: ClassVar[str] = "generation_config.json"
 
     bos_token_id: int | None
     eos_token_id: int | None
+    pad_token_id: int | None
     do_sample: bool = True
+    temperature: float
+    top_k: Literal[0] = Field(0, description="0: among all tokens.")
 
 
 class TokenizerSettings(Record, frozen=True):
@@ -82,6 +85,7 @@ class TokenizerSettings(Record, frozen=True):
     tokenizer_class: Literal["PreTrainedTokenizerFast"] = "PreTrainedTokenizerFast"
     bos_token: str | None
     eos_token: str | None
+    pad_token: str | None
     model_max_length: int
     clean_up_tokenization_spaces: Literal[False] = False
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from exporting import ARCHITECTURES, KINDS, exported, greedy, llama_cpp, merged, published, tokenizer
+from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.export.by_llama_cpp import check_by_llama_cpp
 from mypt.core.tokens.build import build_tokenizer
@@ -161,3 +162,21 @@ def test_bytes_that_stand_twice_are_two(directory: ModelDirectory, out: Path) ->
         told = llama_cpp(out).handle_completions({"prompt": prompt, "n_predict": 1, "cache_prompt": False})
         assert told["usage"]["prompt_tokens"] == 5
     assert model.config.vocab_size == 264
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_model_that_is_sure_of_itself_is_exported_and_one_without_numbers_is_not(
+    directory: ModelDirectory, out: Path, to: str
+) -> None:
+    model = published(directory, ByteSpec(), **ARCHITECTURES["gpt2"])
+    training = directory.states()[0].training()
+    for step, size in ((6, 1e6), (7, 3e38)):
+        with torch.no_grad():
+            model.final_norm.weight.fill_(size)
+        weights, later = weights_of(model), training.model_copy(update={"step": step})
+        directory.publish(Contents(model.config, ByteSpec(), later, weights))
+        if step == 6:
+            assert exported(directory, out, to).step == 6
+        else:
+            with pytest.raises(MyptError, match="the model itself computes what is no number"):
+                exported(directory, out.with_name("second"), to)

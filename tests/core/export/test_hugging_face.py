@@ -56,6 +56,19 @@ def test_transformers_writes_the_text_that_the_model_writes(
     assert theirs.config.vocab_size == spec.vocab_size
 
 
+def test_texts_of_different_lengths_are_written_side_by_side(directory: ModelDirectory, out: Path) -> None:
+    model = published(directory, ByteSpec(), **ARCHITECTURES["modern"])
+    exported(directory, out, "hf")
+    encode: Any = transformers.AutoTokenizer.from_pretrained(out, padding_side="left")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
+    prompts = ["The river", "A", "no"]
+    written = theirs.generate(**encode(prompts, padding=True, return_tensors="pt"), max_new_tokens=5, do_sample=False)
+    for prompt, ids in zip(prompts, written.tolist(), strict=True):
+        wanted = greedy(model, list(prompt.encode()), 5, 256)
+        assert ids[-len(wanted) :] == wanted
+    assert (theirs.generation_config.temperature, theirs.generation_config.top_k) == (0.8, 0)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
 def test_narrow_weights_are_the_rounded_ones(directory: ModelDirectory, out: Path, family: str, precision: str) -> None:

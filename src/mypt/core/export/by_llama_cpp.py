@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mypt.core.export.gguf import require_same_weights
-from mypt.core.export.sample import MOST_TOKENS, Checked, odd_texts, random_ids
+from mypt.core.export.sample import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import MissingExtraError, MyptError
@@ -25,6 +25,8 @@ they are multiplied by, too."""
 _LIKELIEST = 20
 """The tokens whose probabilities are compared, after a prompt."""
 _PROMPTS = 20
+_LEAST = -50.0
+"""Nats. What is less likely is nothing in fp32, where it is computed as a probability."""
 
 
 def require_llama_cpp() -> None:
@@ -64,7 +66,8 @@ def check_by_llama_cpp(path: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
             raise MyptError(f"{program} gives other ids for {text[:60]!r}")
         if any(bytes(piece.content) != tokenizer.decode_bytes(piece.token_id) for piece in found):
             raise MyptError(f"{program} gives another text for the ids of {text[:60]!r}")
-    difference = max(map(_difference, _logprobs(model.float(), prompts, tokenizer.vocab_size), answers.logprobs))
+    logprobs = _logprobs(model.float(), prompts, tokenizer.vocab_size)
+    difference = max(map(_difference, logprobs, answers.logprobs))
     if not difference <= tolerance:
         raise MyptError(f"{program} gives other probabilities, by up to {difference:.2g} nats")
     return Checked(program, difference)
@@ -77,14 +80,16 @@ def _prompts(ids: Iterable[list[int]], block_size: int, vocab_size: int) -> list
 
 
 @torch.inference_mode()
-def _logprobs(model: GPT, prompts: Iterable[list[int]], vocab_size: int) -> Iterator[Tensor]:
+def _logprobs(model: GPT, prompts: Iterable[list[int]], vocab_size: int) -> list[Tensor]:
     """Log-probabilities of what comes after each prompt, shape (V,)."""
-    for prompt in prompts:
-        yield model(torch.tensor([prompt]))[0, -1, :vocab_size].log_softmax(0)
+    logits = [model(torch.tensor([prompt]))[0, -1, :vocab_size] for prompt in prompts]
+    require_numbers(*logits)
+    return [each.log_softmax(0) for each in logits]
 
 
 def _difference(wanted_V: Tensor, found: Mapping[int, float]) -> float:
-    return max(abs(wanted_V[token_id].item() - logprob) for token_id, logprob in found.items())
+    pairs = [(wanted_V[token_id].item(), logprob) for token_id, logprob in found.items()]
+    return max(abs(max(wanted, _LEAST) - max(logprob, _LEAST)) for wanted, logprob in pairs)
 
 
 def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]], whole: int) -> Answers:

@@ -14,7 +14,7 @@ import torch
 
 from mypt.core.device import is_shortage
 from mypt.core.export.hugging_face import require_same_weights
-from mypt.core.export.sample import Checked, odd_texts, random_ids
+from mypt.core.export.sample import Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer, decode
 from mypt.errors import MissingExtraError, MyptError
@@ -53,6 +53,7 @@ def check_by_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> Che
     ids = {text: tokenizer.encode(text).tolist() for text in odd_texts(tokenizer)}
     ids_1T = random_ids(model.config.block_size, tokenizer.vocab_size)
     wanted_1TV = model.float()(ids_1T)[..., : tokenizer.vocab_size]
+    require_numbers(wanted_1TV)
     with _quiet(), _told(program):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

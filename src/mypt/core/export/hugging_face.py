@@ -22,6 +22,7 @@ from mypt.records.hugging_face import (
     TokenizerSettings,
 )
 from mypt.records.model import FamilyName
+from mypt.records.sampling import SamplingConfig
 from mypt.units import human_count, several
 
 _WEIGHTS = "model.safetensors"
@@ -65,8 +66,10 @@ def write_hugging_face(snapshot: Snapshot, model: GPT, folder: Path) -> None:
     end_id = None if end is None else spec.special_tokens[end]
     records = (
         _settings(model, spec.vocab_size, end_id),
-        GenerationSettings(bos_token_id=end_id, eos_token_id=end_id),
-        TokenizerSettings(bos_token=end, eos_token=end, model_max_length=model.config.block_size),
+        GenerationSettings(
+            bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id, temperature=SamplingConfig().temperature
+        ),
+        TokenizerSettings(bos_token=end, eos_token=end, pad_token=end, model_max_length=model.config.block_size),
         as_hugging_face(spec),
     )
     folder.mkdir()

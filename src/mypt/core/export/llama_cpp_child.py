@@ -55,13 +55,13 @@ def _logprobs(server: Any, questions: Questions, prompt: tuple[int, ...]) -> dic
         "n_predict": 1,
         "n_probs": questions.likeliest,
         "cache_prompt": False,
-        "logit_bias": [[questions.whole, 1e6]],  # decides what is written, not what is told of probabilities
+        "logit_bias": [[questions.whole, 1e30]],  # decides what is written, not what is told of probabilities
     }
     told = server.handle_completions(wanted)
     if "error" in told:
         raise RuntimeError(told["error"]["message"])
     (first, *_) = told["choices"][0]["logprobs"]["content"]
-    return {each["id"]: each["logprob"] for each in first["top_logprobs"]}
+    return {each["id"]: each["logprob"] or 0.0 for each in first["top_logprobs"]}  # what is no number comes as null
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.battery import BATTERY
+from mypt.errors import MyptError
 from mypt.records.tokenizer import CharSpec
 
 MOST_TOKENS = 1024
@@ -29,6 +30,16 @@ def random_ids(length: int, vocab_size: int) -> Tensor:
     """Token ids by chance, for every position up to a thousand, shape (1, T)."""
     chance = torch.Generator().manual_seed(0)
     return torch.randint(vocab_size, (1, min(length, MOST_TOKENS)), generator=chance)
+
+
+def require_numbers(*computed: Tensor) -> None:
+    """Refuse to compare what is no number.
+
+    Raises:
+        MyptError: when the model's own logits are not all finite.
+    """
+    if not all(each.isfinite().all() for each in computed):
+        raise MyptError("the model itself computes what is no number: its weights are too large")
 
 
 def odd_texts(tokenizer: Tokenizer) -> list[str]:

@@ -1,7 +1,7 @@
 """The export verb: a model in, the files of another program out, checked by that program before they get their name."""
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ _FORMATS: dict[ExportFormat, _Format] = {
 }
 
 
-def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig) -> Iterator[Event]:
+def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig) -> Generator[Event]:
     """Write the newest state of a model for other programs; the model is only read.
 
     Args:
@@ -56,7 +56,7 @@ def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig)
     Raises:
         DataError: when something is at `out`, or the other program does not know such a tokenizer.
         CheckpointError: when there is no such model, or none that other programs could have.
-        UsageError: when its numbers do not fit the precision.
+        UsageError: when its numbers do not fit the precision, or other programs cannot open such a name.
         MissingExtraError: when the program that checks what is written is not installed.
         MemoryShortageError: when the model does not fit twice.
         MyptError: when the disk refuses, or that program says something else; nothing is left then.
@@ -64,6 +64,7 @@ def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig)
     form = _FORMATS[config.to]
     out = out or Path(f"{source.name}{form.suffix}")
     require_free(out)
+    _require_name(out)
     form.require_program()
     warnings: list[str] = []
     with shortage_told(lambda: MemoryShortageError(f"out of memory: {source.name} does not fit twice, to be compared")):
@@ -108,6 +109,18 @@ def _require_exportable(source: ModelDirectory, model: GPT) -> None:
             f"{source.path}: family mypt-v1 is known to no other program",
             hint="Models of the families gpt2 and modern can be exported.",
         )
+
+
+def _require_name(out: Path) -> None:
+    """Refuse a name that other programs cannot open.
+
+    Raises:
+        UsageError: when it is not valid UTF-8.
+    """
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{out}: not valid UTF-8, so other programs cannot open it") from None
 
 
 def _narrow(model: GPT, precision: Precision) -> None:

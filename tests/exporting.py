@@ -8,8 +8,8 @@ import torch
 
 from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.export.llama_cpp_child import _server
-from mypt.core.export.verb import export_model
+from mypt.core.exchange.export import export_model
+from mypt.core.exchange.llama_cpp_child import _server
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.patterns import GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN
 from mypt.events import Exported

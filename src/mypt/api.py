@@ -152,7 +152,7 @@ def export(
         UsageError: for a setting that is not allowed.
         MyptError: one of its kinds, for everything else the caller can mend.
     """
-    from mypt.core.export.verb import export_model
+    from mypt.core.exchange.export import export_model
     from mypt.records.export import ExportConfig
 
     config = ExportConfig.parse({"to": to, "precision": precision}, where="export")

@@ -1,4 +1,4 @@
-"""mypt export, as a user drives it."""
+"""mypt export and mypt import, as a user drives them."""
 
 import json
 import os
@@ -111,3 +111,38 @@ def test_a_name_that_is_no_text_is_refused(mypt: Mypt, notes: Path) -> None:
     refused = mypt("export", "notes", "--out", "x\udcffy")
     assert refused.returncode == 2
     assert "not valid UTF-8, so other programs cannot open it" in refused.stderr
+
+
+def test_an_exported_model_is_imported_and_trained_on(mypt: Mypt, notes: Path) -> None:
+    assert mypt("export", "notes").returncode == 0
+    done = mypt("import", "notes-hf")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("notes-hf -> checkpoints/notes-hf/step-00000000: family modern, ")
+    assert "Checked by transformers " in done.stderr
+    texts = [
+        mypt("generate", name, "-p", "The", "--temperature", "0", "-n", "9", "-q") for name in ("notes", "notes-hf")
+    ]
+    assert texts[0].stdout == texts[1].stdout != ""
+    assert mypt("verify", "notes-hf").returncode == 0
+    again = mypt("import", "notes-hf")
+    assert again.returncode == 4
+    assert "there is a model already" in again.stderr
+    for arguments in (["--model-name", "notes-hf"], ["--init-from-model", "notes-hf", "--model-name", "more"]):
+        run = mypt(
+            "train", "tale.txt", *arguments, "--max-iters", "2", "--eval-iters", "1", "--batch-size", "2", "--json"
+        )
+        assert run.returncode == 0, run.stderr
+        first = next(event for event in map(json.loads, run.stdout.splitlines()) if event["event"] == "step")
+        assert first["loss"] < 3.6, "weights by chance would be at 3.7"
+    event = json.loads(mypt("import", "notes-hf", "--model-name", "third", "--json").stdout)
+    assert (event["event"], event["target"]) == ("imported", "checkpoints/third/step-00000000")
+
+
+def test_a_folder_that_is_no_model_is_one_message(mypt: Mypt, notes: Path) -> None:
+    for folder in ("nowhere", ".", "tale.txt", "checkpoints/notes/step-00000003"):
+        refused = mypt("import", folder, "--model-name", "new")
+        assert refused.returncode == 4, refused.stderr
+        assert refused.stderr.startswith("Error: ")
+    assert not (notes / "checkpoints/new").exists()
+    assert mypt("import", "..", "--model-name", "a/b").returncode == 2

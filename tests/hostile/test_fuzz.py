@@ -28,6 +28,7 @@ GUARDS: dict[tuple[str, ...], tuple[list[str], list[str]]] = {
     ("evaluate",): ([], ["nosuch"]),
     ("quantize",): ([], ["nosuch"]),
     ("export",): ([], ["nosuch"]),
+    ("import",): ([], ["nosuch"]),
     ("convert-legacy",): ([], ["nosuch"]),
     ("prepare-dataset",): (["--out-dir=out"], ["nosuch.txt"]),
     ("import-dataset",): (["--out-dir=out"], ["nosuch"]),

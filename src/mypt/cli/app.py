@@ -22,6 +22,7 @@ from mypt.cli import (
     export,
     generate,
     import_dataset,
+    import_model,
     inspect,
     params,
     prepare,
@@ -61,6 +62,7 @@ app.command("generate", rich_help_panel=_USE)(generate.generate)
 app.command("evaluate", rich_help_panel=_USE)(evaluate.evaluate)
 app.command("quantize", rich_help_panel=_USE)(quantize.quantize)
 app.command("export", rich_help_panel=_USE)(export.export)
+app.command("import", rich_help_panel=_USE)(import_model.import_model)
 app.command("convert-legacy", rich_help_panel=_USE)(convert.convert_legacy)
 app.command("prepare-dataset", rich_help_panel=_DATA)(prepare.prepare_dataset)
 app.command("import-dataset", rich_help_panel=_DATA)(import_dataset.import_dataset)

@@ -45,7 +45,7 @@ def export(
     source = ModelDirectory(checkpoint_dir, wanted)
     with stop_on_signals() as stopped:
         with keeping_all():
-            from mypt.core.export.verb import export_model
+            from mypt.core.exchange.export import export_model
 
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)

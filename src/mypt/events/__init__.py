@@ -19,7 +19,7 @@ from mypt.events.data import (
 from mypt.events.evaluation import Scored, Scoring
 from mypt.events.generation import Generated, SampleStarted, Token, TokenScore
 from mypt.events.training import Evaluated, Finished, RunPlanned, Saved, Skipped, StepDone
-from mypt.events.upkeep import Converted, Exported, FileVerified, Quantized, Replayed, Replaying, Verified
+from mypt.events.upkeep import Converted, Exported, FileVerified, Imported, Quantized, Replayed, Replaying, Verified
 
 __all__ = [
     "BenchStarted",
@@ -32,6 +32,7 @@ __all__ = [
     "FileVerified",
     "Finished",
     "Generated",
+    "Imported",
     "LeftOut",
     "Measured",
     "Noted",

@@ -63,6 +63,20 @@ class Quantized(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Imported(Event):
+    """A model of another program became one of ours, which computes the same."""
+
+    event = "imported"
+    source: str
+    target: str
+    family: str
+    parameters: int
+    size_bytes: int
+    checked_by: str
+    largest_difference: float
+
+
+@dataclass(frozen=True, slots=True)
 class Converted(Event):
     """One legacy checkpoint was (or, in a dry run, would be) converted."""
 

@@ -1,50 +1,80 @@
-"""The JSON files of a model as Hugging Face's transformers reads them. Names and meanings are theirs."""
+"""The JSON files of a model as Hugging Face's transformers has them. Names and meanings are theirs.
 
+What is written is read too: then other keys may stand beside these, and some are missing.
+"""
+
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mypt.errors import CheckpointError
 from mypt.records.base import Record
+from mypt.records.model import ModelConfig
 
 
-class Gpt2Settings(Record, frozen=True):
+class Gpt2Settings(Record, frozen=True, extra="ignore"):
     """config.json of a GPT-2."""
 
     file: ClassVar[str] = "config.json"
 
     model_type: Literal["gpt2"] = "gpt2"
-    architectures: tuple[Literal["GPT2LMHeadModel"]] = ("GPT2LMHeadModel",)
-    dtype: str
+    architectures: tuple[str, ...] = ("GPT2LMHeadModel",)
+    dtype: str = "float32"
     vocab_size: int
     n_positions: int
     n_embd: int
     n_layer: int
     n_head: int
-    activation_function: Literal["gelu_new"] = "gelu_new"
-    layer_norm_epsilon: float
-    attn_pdrop: float
-    embd_pdrop: float
-    resid_pdrop: float
-    bos_token_id: int | None
-    eos_token_id: int | None
+    n_inner: int | None = None
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    attn_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    resid_pdrop: float = 0.1
+    scale_attn_weights: Literal[True] = True
+    scale_attn_by_inverse_layer_idx: Literal[False] = False
+    add_cross_attention: Literal[False] = False
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
     tie_word_embeddings: Literal[True] = True
 
+    def model(self, *, bias: bool) -> ModelConfig:
+        """The same architecture here.
 
-class RopeSettings(Record, frozen=True):
+        Args:
+            bias: whether any bias is not zero.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        _require("n_inner", self.n_inner, None, 4 * self.n_embd)
+        return ModelConfig(
+            n_layer=self.n_layer, n_head=self.n_head, n_embd=self.n_embd, block_size=self.n_positions,
+            vocab_size=self.vocab_size, dropout=self.resid_pdrop, bias=bias,
+        )  # fmt: skip
+
+    @property
+    def norm_eps(self) -> float:
+        """What its norms add to a variance."""
+        return self.layer_norm_epsilon
+
+
+class RopeSettings(Record, frozen=True, extra="ignore"):
     """How positions turn queries and keys."""
 
     rope_type: Literal["default"] = "default"
     rope_theta: float
 
 
-class Qwen3Settings(Record, frozen=True):
+class Qwen3Settings(Record, frozen=True, extra="ignore"):
     """config.json of a Qwen3."""
 
     file: ClassVar[str] = "config.json"
 
     model_type: Literal["qwen3"] = "qwen3"
-    architectures: tuple[Literal["Qwen3ForCausalLM"]] = ("Qwen3ForCausalLM",)
-    dtype: str
+    architectures: tuple[str, ...] = ("Qwen3ForCausalLM",)
+    dtype: str = "float32"
     vocab_size: int
     max_position_embeddings: int
     hidden_size: int
@@ -52,16 +82,81 @@ class Qwen3Settings(Record, frozen=True):
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
-    head_dim: int
+    head_dim: int = 128
     hidden_act: Literal["silu"] = "silu"
-    rms_norm_eps: float
+    rms_norm_eps: float = 1e-6
     attention_bias: Literal[False] = False
-    attention_dropout: float
-    rope_theta: float = Field(description="Where programs of before transformers 5 look for it.")
-    rope_parameters: RopeSettings
-    bos_token_id: int | None
-    eos_token_id: int | None
-    tie_word_embeddings: Literal[False] = False
+    attention_dropout: float = 0.0
+    use_sliding_window: Literal[False] = False
+    rope_theta: float | None = Field(None, description="Where programs of before transformers 5 look for it.")
+    rope_scaling: None = None
+    rope_parameters: RopeSettings | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = False
+
+    def model(self, *, bias: bool) -> ModelConfig:
+        """The same architecture here.
+
+        Args:
+            bias: must be false: it has none.
+
+        Raises:
+            ValueError: when there is none.
+        """
+        assert not bias, "it has none"
+        _require("head_dim", self.head_dim, self.hidden_size // self.num_attention_heads)
+        base = self.rope_parameters.rope_theta if self.rope_parameters else self.rope_theta
+        shared = self.num_key_value_heads != self.num_attention_heads
+        config = ModelConfig(
+            family="modern", n_layer=self.num_hidden_layers, n_head=self.num_attention_heads, n_embd=self.hidden_size,
+            block_size=self.max_position_embeddings, vocab_size=self.vocab_size, dropout=self.attention_dropout,
+            n_kv_head=self.num_key_value_heads if shared else None, rope_base=10_000.0 if base is None else base,
+        )  # fmt: skip
+        if config.inner_width == self.intermediate_size:
+            return config
+        return config.model_copy(update={"n_inner": self.intermediate_size})
+
+    @property
+    def norm_eps(self) -> float:
+        """What its norms add to a variance."""
+        return self.rms_norm_eps
+
+
+ModelSettings = Gpt2Settings | Qwen3Settings
+
+
+def read_model_settings(path: Path) -> ModelSettings:
+    """Read config.json.
+
+    Raises:
+        CheckpointError: when it is missing, or of a model that has no counterpart here.
+    """
+    kind = _KindOnly.read(path, error=CheckpointError).model_type
+    settings = {"gpt2": Gpt2Settings, "qwen3": Qwen3Settings}[kind]
+    return settings.read(path, error=CheckpointError)
+
+
+class _KindOnly(Record, frozen=True, extra="ignore"):
+    model_type: Literal["gpt2", "qwen3"]
+
+
+def _require(name: str, value: object, *allowed: object) -> None:
+    """Refuse what an architecture of ours does not have.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} = {value} has no counterpart here (allowed: {allowed[-1]})")
+
+
+class WeightIndex(Record, frozen=True, extra="ignore"):
+    """model.safetensors.index.json: which file has which tensor."""
+
+    file: ClassVar[str] = "model.safetensors.index.json"
+
+    weight_map: dict[str, str]
 
 
 class GenerationSettings(Record, frozen=True):

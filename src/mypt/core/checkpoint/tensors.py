@@ -120,13 +120,19 @@ def build_with(config: ModelConfig, weights: dict[str, Tensor], path: Path, *, t
         raise CheckpointError(
             f"{path}: holds weights in int8, which cannot be trained", hint="Train the model they were made of."
         )
-    with torch.device("meta"), _WithoutFirstWeights():
-        model = GPT(config)
-        if is_int8:
+    model = blank_model(config)
+    if is_int8:
+        with torch.device("meta"):
             make_room(model)
     _require_fit(path, weights, model.state_dict())
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(trains)
+
+
+def blank_model(config: ModelConfig) -> GPT:
+    """A model without memory for its weights: their names, shapes and types."""
+    with torch.device("meta"), _WithoutFirstWeights():
+        return GPT(config)
 
 
 class _WithoutFirstWeights(TorchFunctionMode):

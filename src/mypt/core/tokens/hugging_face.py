@@ -37,6 +37,20 @@ def parse_hugging_face(content: Mapping[str, Any]) -> tuple[str, dict[str, int],
     return pattern, special_tokens, MergeTable(tuple(pieces), _merges(model["merges"], pieces))
 
 
+def characters_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The characters of a tokenizer that has one id for each, in the order of the ids; none of another one.
+
+    Raises:
+        KeyError: when a part of the format is missing.
+        TypeError: when a part has another type.
+    """
+    vocab = content["model"]["vocab"]
+    is_plain = not (content.get("pre_tokenizer") or content["model"].get("merges") or content.get("added_tokens"))
+    if not is_plain or any(len(name) != 1 for name in vocab) or sorted(vocab.values()) != list(range(len(vocab))):
+        return ()
+    return tuple(sorted(vocab, key=vocab.__getitem__))
+
+
 def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str:
     """The one regular expression that the steps amount to."""
     if not pre_tokenizer:

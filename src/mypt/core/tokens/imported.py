@@ -14,8 +14,9 @@ from typing import Any
 
 from mypt.core.tokens.base import Tokenizer
 from mypt.core.tokens.build import build_tokenizer
+from mypt.core.tokens.exported import as_hugging_face
 from mypt.core.tokens.formats import MergeTable, parse_table
-from mypt.core.tokens.hugging_face import parse_hugging_face
+from mypt.core.tokens.hugging_face import characters_of, parse_hugging_face
 from mypt.core.tokens.patterns import CL100K_PATTERN, GPT2_PATTERN, O200K_PATTERN
 from mypt.core.tokens.proofs import require_merges, require_same_ids, require_sound_pattern
 from mypt.errors import DataError, UsageError
@@ -23,6 +24,8 @@ from mypt.records.tokenizer import (
     END_OF_TEXT,
     GPT2_TABLE_SHA256,
     BpeSpec,
+    ByteSpec,
+    CharSpec,
     Gpt2Spec,
     TokenizerSpec,
     read_tokenizer_spec,
@@ -108,6 +111,10 @@ def _from_table(data: bytes, pattern: str | None) -> TokenizerSpec:
 
 def _from_hugging_face(content: dict[str, Any]) -> TokenizerSpec:
     try:
+        if chars := characters_of(content):
+            return CharSpec(chars=chars)
+        if {**content["model"], "merges": ()} == as_hugging_face(ByteSpec()).model.model_dump():
+            return ByteSpec()
         pattern, special_tokens, table = parse_hugging_face(content)
     except ValueError as problem:
         raise DataError(f"cannot be used: {problem}") from None

@@ -4,9 +4,10 @@ ours                      transformers, GPT-2              transformers, Qwen3  
 blocks.0.mlp.up.weight    transformer.h.0.mlp.c_fc.weight  model.layers.0.mlp.up_…   blk.0.ffn_up.weight
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mypt.core.model.gpt import GPT
@@ -83,7 +84,7 @@ GGUF_QWEN3 = Layout("blk.{}.", _GGUF | {_FUSED: ("attn_q", "attn_k", "attn_v")})
 
 
 def laid_out(model: GPT, layout: Layout, vocab_size: int) -> dict[str, Tensor]:
-    """All weights under their names: views, except for zeros.
+    """All weights under their names there: views, except for zeros.
 
     Args:
         model: whose weights.
@@ -91,17 +92,33 @@ def laid_out(model: GPT, layout: Layout, vocab_size: int) -> dict[str, Tensor]:
         vocab_size: ids of the tokenizer; rows of the vocabulary beyond them stand for nothing, and are left out.
     """
     found: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        module, _, kind = name.rpartition(".")
-        before, module = _split(module, layout)
-        rows = tensor[:vocab_size] if module in _ROWS_OF_IDS else tensor
-        is_transposed = layout.transposed and rows.dim() > 1 and module not in _EMBEDDINGS
-        theirs = layout.modules[module]
-        sizes = model.config.query_key_value_widths if len(theirs) > 1 else [len(rows)]
-        for each, part in zip(theirs, rows.split(sizes), strict=True):
-            found[f"{before}{each}.{kind}"] = part.t() if is_transposed else part
-            if layout.needs_biases and module not in _EMBEDDINGS:
-                found.setdefault(f"{before}{each}.bias", part.new_zeros(len(part)))
+    weights = model.state_dict()
+    for place in _places(weights, layout):
+        tensor = weights[place.name]
+        rows = tensor[:vocab_size] if place.module in _ROWS_OF_IDS else tensor
+        sizes = model.config.query_key_value_widths if len(place.theirs) > 1 else [len(rows)]
+        for name, part in zip(place.theirs, rows.split(sizes), strict=True):
+            found[name] = part.t() if place.is_transposed and part.dim() > 1 else part
+            if layout.needs_biases and place.module not in _EMBEDDINGS:
+                found.setdefault(f"{name.rpartition('.')[0]}.bias", part.new_zeros(len(part)))
+    return found
+
+
+def taken(names: Iterable[str], layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round: weights by our names, in fp32.
+
+    Args:
+        names: ours, of all weights that the model has.
+        layout: the other program's.
+        tensors: by its names.
+
+    Raises:
+        KeyError: with the name of a tensor that is missing.
+    """
+    found: dict[str, Tensor] = {}
+    for place in _places(names, layout):
+        parts = [tensors[name].float() for name in place.theirs]
+        found[place.name] = torch.cat([part.t() if place.is_transposed and part.dim() > 1 else part for part in parts])
     return found
 
 
@@ -112,9 +129,22 @@ def norm_eps(model: GPT) -> float:
     return eps
 
 
-def _split(module: str, layout: Layout) -> tuple[str, str]:
-    """What stands before its name there, and our name of it in a block."""
-    if not module.startswith("blocks."):
-        return "", module
-    _, number, module = module.split(".", 2)
-    return layout.block.format(number), module
+class _Place(NamedTuple):
+    """One of our weights, and where it is there."""
+
+    name: str
+    module: str
+    """Its module, in a block or outside of all."""
+    theirs: Names
+    is_transposed: bool
+
+
+def _places(names: Iterable[str], layout: Layout) -> Iterator[_Place]:
+    for name in names:
+        module, _, kind = name.rpartition(".")
+        before = ""
+        if module.startswith("blocks."):
+            _, number, module = module.split(".", 2)
+            before = layout.block.format(number)
+        theirs = tuple(f"{before}{each}.{kind}" for each in layout.modules[module])
+        yield _Place(name, module, theirs, layout.transposed and module not in _EMBEDDINGS)

@@ -12,11 +12,12 @@ from mypt.core.checkpoint.snapshot import Snapshot, read_newest
 from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import is_finite
 from mypt.core.device import NARROW, Precision, shortage_told
-from mypt.core.export.by_llama_cpp import check_by_llama_cpp, require_llama_cpp
-from mypt.core.export.by_transformers import check_by_transformers, require_transformers
-from mypt.core.export.gguf import write_gguf
-from mypt.core.export.hugging_face import write_hugging_face
-from mypt.core.export.sample import Checked
+from mypt.core.exchange import gguf, hugging_face
+from mypt.core.exchange.by_llama_cpp import check_by_llama_cpp, require_llama_cpp
+from mypt.core.exchange.by_transformers import check_by_transformers, require_transformers
+from mypt.core.exchange.gguf import write_gguf
+from mypt.core.exchange.hugging_face import write_hugging_face
+from mypt.core.exchange.sample import Checked
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import is_int8
 from mypt.core.tokens.base import Tokenizer
@@ -36,12 +37,15 @@ class _Format(NamedTuple):
     require_program: Callable[[], None]
     """Refuses where the program that checks is not installed."""
     write: Callable[[Snapshot, GPT, Path], None]
+    require_same_weights: Callable[[Path, GPT, int], None]
     check: Callable[[Path, GPT, Tokenizer], Checked]
 
 
 _FORMATS: dict[ExportFormat, _Format] = {
-    "hf": _Format("-hf", require_transformers, write_hugging_face, check_by_transformers),
-    "gguf": _Format(".gguf", require_llama_cpp, write_gguf, check_by_llama_cpp),
+    "hf": _Format(
+        "-hf", require_transformers, write_hugging_face, hugging_face.require_same_weights, check_by_transformers
+    ),
+    "gguf": _Format(".gguf", require_llama_cpp, write_gguf, gguf.require_same_weights, check_by_llama_cpp),
 }
 
 
@@ -76,6 +80,7 @@ def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig)
         with _published(out) as path:
             with _disk_told(out):
                 form.write(snapshot, model, path)
+            form.require_same_weights(path, model, tokenizer.vocab_size)
             checked = form.check(path, model, tokenizer)
     yield Exported(
         source=str(snapshot.state.path),

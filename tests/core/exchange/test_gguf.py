@@ -9,7 +9,7 @@ import torch
 from exporting import ARCHITECTURES, KINDS, exported, greedy, llama_cpp, merged, published, tokenizer
 from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.export.by_llama_cpp import check_by_llama_cpp
+from mypt.core.exchange.by_llama_cpp import check_by_llama_cpp
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.byte import ByteTokenizer
 from mypt.core.tokens.exported import as_hugging_face
@@ -107,7 +107,7 @@ def test_no_merges_is_another_tokenizer(directory: ModelDirectory, out: Path, mo
         whole = as_hugging_face(spec)
         return whole.model_copy(update={"model": whole.model.model_copy(update={"merges": ()})})
 
-    monkeypatch.setattr("mypt.core.export.gguf.as_hugging_face", without_merges)
+    monkeypatch.setattr("mypt.core.exchange.gguf.as_hugging_face", without_merges)
     with pytest.raises(MyptError, match=r"llama.cpp \(.*\) gives other ids for"):
         exported(directory, out, "gguf")
     assert list(out.parent.iterdir()) == []

@@ -9,7 +9,7 @@ from torch import Tensor
 from mypt import __version__
 from mypt.core.checkpoint.snapshot import Snapshot
 from mypt.core.checkpoint.tensors import TensorFile
-from mypt.core.export.layouts import HF_GPT2, HF_QWEN3, Layout, laid_out, norm_eps
+from mypt.core.exchange.layouts import HF_GPT2, HF_QWEN3, Layout, laid_out, norm_eps
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.exported import as_hugging_face
 from mypt.durable import write_new
@@ -25,8 +25,8 @@ from mypt.records.model import FamilyName
 from mypt.records.sampling import SamplingConfig
 from mypt.units import human_count, several
 
-_WEIGHTS = "model.safetensors"
-_LAYOUTS: dict[FamilyName, Layout] = {"gpt2": HF_GPT2, "modern": HF_QWEN3}
+WEIGHTS = "model.safetensors"
+LAYOUTS: dict[FamilyName, Layout] = {"gpt2": HF_GPT2, "modern": HF_QWEN3}
 _CARD = """\
 ---
 library_name: transformers
@@ -76,7 +76,7 @@ def write_hugging_face(snapshot: Snapshot, model: GPT, folder: Path) -> None:
     for record in records:
         write_new(folder / record.file, [record.as_file().encode()])
     write_new(folder / "README.md", [_card(snapshot).encode()])
-    write_new(folder / _WEIGHTS, TensorFile(_tensors(model, spec.vocab_size)).chunks())
+    write_new(folder / WEIGHTS, TensorFile(_tensors(model, spec.vocab_size)).chunks())
 
 
 def require_same_weights(folder: Path, model: GPT, vocab_size: int) -> None:
@@ -87,16 +87,16 @@ def require_same_weights(folder: Path, model: GPT, vocab_size: int) -> None:
     """
     wanted = _tensors(model, vocab_size)
     try:
-        with safe_open(folder / _WEIGHTS, "pt") as file:
+        with safe_open(folder / WEIGHTS, "pt") as file:
             for name in wanted.keys() | set(file.keys()):
                 if name not in wanted or not torch.equal(file.get_tensor(name), wanted[name]):
                     raise MyptError(f"{name}: not what was written")
     except SafetensorError as problem:
-        raise MyptError(f"{_WEIGHTS}: not what was written ({problem})") from None
+        raise MyptError(f"{WEIGHTS}: not what was written ({problem})") from None
 
 
 def _tensors(model: GPT, vocab_size: int) -> dict[str, Tensor]:
-    return laid_out(model, _LAYOUTS[model.config.family], vocab_size)
+    return laid_out(model, LAYOUTS[model.config.family], vocab_size)
 
 
 def _settings(model: GPT, vocab_size: int, end_id: int | None) -> Gpt2Settings | Qwen3Settings:

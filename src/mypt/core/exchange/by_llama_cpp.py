@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mypt.core.export.gguf import require_same_weights
-from mypt.core.export.sample import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
+from mypt.core.exchange.sample import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import MissingExtraError, MyptError
@@ -43,7 +42,7 @@ def require_llama_cpp() -> None:
 
 
 def check_by_llama_cpp(path: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
-    """Check that a file has the weights, and that llama.cpp gives the tokenizer's ids and the model's probabilities.
+    """Check that llama.cpp gives the tokenizer's ids and the model's probabilities.
 
     Args:
         path: the file.
@@ -56,7 +55,6 @@ def check_by_llama_cpp(path: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
     Raises:
         MyptError: when llama.cpp cannot load the file, or says something else.
     """
-    require_same_weights(path, model, tokenizer.vocab_size)
     program, tolerance = f"llama.cpp (xllamacpp {version('xllamacpp')})", _TOLERANCES[model.dtype]
     ids = {text: tokenizer.encode(text).tolist() for text in odd_texts(tokenizer)}
     prompts = _prompts(ids.values(), model.config.block_size, tokenizer.vocab_size)
@@ -107,7 +105,7 @@ def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]]
         whole=whole,
     )
     child = subprocess.run(
-        [sys.executable, "-m", "mypt.core.export.llama_cpp_child"],
+        [sys.executable, "-m", "mypt.core.exchange.llama_cpp_child"],
         input=questions.model_dump_json(),
         capture_output=True,
         encoding="utf-8",
@@ -116,7 +114,7 @@ def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]]
     )
     if child.returncode:
         told = [line.strip() for line in child.stderr.splitlines() if "GGML_ASSERT" in line or "Error: " in line]
-        raise MyptError(f"llama.cpp cannot load the export ({told[-1] if told else f'exit code {child.returncode}'})")
+        raise MyptError(f"llama.cpp cannot load it ({told[-1] if told else f'exit code {child.returncode}'})")
     return Answers.parse(child.stdout, where="llama.cpp", error=MyptError)
 
 

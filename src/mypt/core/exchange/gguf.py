@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mypt.core.checkpoint.snapshot import Snapshot
-from mypt.core.export.layouts import GGUF_GPT2, GGUF_QWEN3, Layout, laid_out, norm_eps
+from mypt.core.exchange.layouts import GGUF_GPT2, GGUF_QWEN3, Layout, laid_out, norm_eps
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.exported import as_hugging_face
 from mypt.core.tokens.patterns import GPT2_PATTERN, LLAMA3_PATTERN, O200K_PATTERN, QWEN2_PATTERN

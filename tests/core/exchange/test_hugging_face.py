@@ -14,7 +14,7 @@ from transformers.utils import logging
 from exporting import ARCHITECTURES, KINDS, exported, greedy, merged, published, tokenizer
 from mypt.core.checkpoint.snapshot import Contents, weights_of
 from mypt.core.checkpoint.store import ModelDirectory
-from mypt.core.export.by_transformers import _quiet, check_by_transformers
+from mypt.core.exchange.by_transformers import _quiet, check_by_transformers
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.byte import ByteTokenizer
 from mypt.core.tokens.patterns import GPT2_PATTERN
@@ -146,7 +146,7 @@ def test_nothing_is_left_of_an_export_that_fails(
     directory: ModelDirectory, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(directory, tokenizer("byte"), **ARCHITECTURES["gpt2"])
-    monkeypatch.setattr("mypt.core.export.by_transformers._TOLERANCE", -1.0)
+    monkeypatch.setattr("mypt.core.exchange.by_transformers._TOLERANCE", -1.0)
     with pytest.raises(MyptError, match="computes other logits"):
         exported(directory, out, "hf")
     assert list(out.parent.iterdir()) == []
@@ -178,7 +178,7 @@ def test_a_name_that_is_taken_meanwhile_is_left_alone(
         out.mkdir(parents=True)
         return ByteTokenizer()
 
-    monkeypatch.setattr("mypt.core.export.verb.build_tokenizer", another_comes)
+    monkeypatch.setattr("mypt.core.exchange.export.build_tokenizer", another_comes)
     with pytest.raises(DataError, match="already there"):
         exported(directory, out, "hf")
     assert list(out.parent.iterdir()) == [out]

@@ -39,20 +39,23 @@ class Gpt2Settings(Record, frozen=True, extra="ignore"):
     eos_token_id: int | None = None
     tie_word_embeddings: Literal[True] = True
 
-    def model(self, *, bias: bool) -> ModelConfig:
+    def model(self, where: str, *, bias: bool) -> ModelConfig:
         """The same architecture here.
 
         Args:
+            where: what errors begin with.
             bias: whether any bias is not zero.
 
         Raises:
-            ValueError: when there is none.
+            CheckpointError: when there is none.
         """
-        _require("n_inner", self.n_inner, None, 4 * self.n_embd)
-        return ModelConfig(
-            n_layer=self.n_layer, n_head=self.n_head, n_embd=self.n_embd, block_size=self.n_positions,
-            vocab_size=self.vocab_size, dropout=self.resid_pdrop, bias=bias,
-        )  # fmt: skip
+        if self.n_inner not in {None, 4 * self.n_embd}:
+            raise CheckpointError(f"{where}: n_inner = {self.n_inner} (allowed: {4 * self.n_embd}, four times n_embd)")
+        sizes = {
+            "n_layer": self.n_layer, "n_head": self.n_head, "n_embd": self.n_embd, "block_size": self.n_positions,
+            "vocab_size": self.vocab_size, "dropout": self.resid_pdrop, "bias": bias,
+        }  # fmt: skip
+        return ModelConfig.parse(sizes, where=where, error=CheckpointError)
 
     @property
     def norm_eps(self) -> float:
@@ -95,27 +98,36 @@ class Qwen3Settings(Record, frozen=True, extra="ignore"):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = False
 
-    def model(self, *, bias: bool) -> ModelConfig:
+    def model(self, where: str, *, bias: bool) -> ModelConfig:
         """The same architecture here.
 
         Args:
-            bias: must be false: it has none.
+            where: what errors begin with.
+            bias: whether any bias is not zero; it has none.
 
         Raises:
-            ValueError: when there is none.
+            CheckpointError: when there is none.
         """
-        assert not bias, "it has none"
-        _require("head_dim", self.head_dim, self.hidden_size // self.num_attention_heads)
+        if bias:
+            raise CheckpointError(f"{where}: its weights have biases, which a {self.model_type} does not have")
+        if self.head_dim * self.num_attention_heads != self.hidden_size:
+            raise CheckpointError(
+                f"{where}: head_dim = {self.head_dim} (allowed: hidden_size over num_attention_heads)"
+            )
+        sizes: dict[str, Any] = {
+            "family": "modern", "n_layer": self.num_hidden_layers, "n_head": self.num_attention_heads,
+            "n_embd": self.hidden_size, "block_size": self.max_position_embeddings, "vocab_size": self.vocab_size,
+            "dropout": self.attention_dropout,
+        }  # fmt: skip
+        if self.num_key_value_heads != self.num_attention_heads:
+            sizes["n_kv_head"] = self.num_key_value_heads
         base = self.rope_parameters.rope_theta if self.rope_parameters else self.rope_theta
-        shared = self.num_key_value_heads != self.num_attention_heads
-        config = ModelConfig(
-            family="modern", n_layer=self.num_hidden_layers, n_head=self.num_attention_heads, n_embd=self.hidden_size,
-            block_size=self.max_position_embeddings, vocab_size=self.vocab_size, dropout=self.attention_dropout,
-            n_kv_head=self.num_key_value_heads if shared else None, rope_base=10_000.0 if base is None else base,
-        )  # fmt: skip
+        if base is not None:
+            sizes["rope_base"] = base
+        config = ModelConfig.parse(sizes, where=where, error=CheckpointError)
         if config.inner_width == self.intermediate_size:
             return config
-        return config.model_copy(update={"n_inner": self.intermediate_size})
+        return ModelConfig.parse(sizes | {"n_inner": self.intermediate_size}, where=where, error=CheckpointError)
 
     @property
     def norm_eps(self) -> float:
@@ -139,16 +151,6 @@ def read_model_settings(path: Path) -> ModelSettings:
 
 class _KindOnly(Record, frozen=True, extra="ignore"):
     model_type: Literal["gpt2", "qwen3"]
-
-
-def _require(name: str, value: object, *allowed: object) -> None:
-    """Refuse what an architecture of ours does not have.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} = {value} has no counterpart here (allowed: {allowed[-1]})")
 
 
 class WeightIndex(Record, frozen=True, extra="ignore"):

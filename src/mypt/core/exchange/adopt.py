@@ -43,6 +43,7 @@ def import_model(folder: Path, target: ModelDirectory) -> Generator[Event]:
         MemoryShortageError: when the model does not fit twice.
         MyptError: when transformers says something else.
     """
+    _require_new(target)
     require_transformers()
     settings = read_model_settings(folder / Gpt2Settings.file)
     spec = import_tokenizer(folder / TokenizerFile.file)
@@ -61,8 +62,7 @@ def import_model(folder: Path, target: ModelDirectory) -> Generator[Event]:
             versions={"imported_from": folder.name},
         )
         with target.lock():
-            if target.states() or target.why_nothing():
-                raise CheckpointError(f"{target.path}: there is a model already", hint="Give another --model-name.")
+            _require_new(target)
             state, size_bytes = target.publish(Contents(model.config, spec, training, weights_of(model)))
     yield Imported(
         source=str(folder),
@@ -73,6 +73,16 @@ def import_model(folder: Path, target: ModelDirectory) -> Generator[Event]:
         checked_by=checked.program,
         largest_difference=checked.largest_difference,
     )
+
+
+def _require_new(target: ModelDirectory) -> None:
+    """Refuse to write beside another model.
+
+    Raises:
+        CheckpointError: when there is one, or what is left of one.
+    """
+    if target.states() or target.why_nothing():
+        raise CheckpointError(f"{target.path}: there is a model already", hint="Give another --model-name.")
 
 
 def _model(folder: Path, settings: ModelSettings) -> GPT:
@@ -87,12 +97,10 @@ def _model(folder: Path, settings: ModelSettings) -> GPT:
     elif settings.tie_word_embeddings and _EMBEDDING in tensors:
         tensors.setdefault(_HEAD, tensors[_EMBEDDING])
     has_bias = any(name.endswith(".bias") and bool(tensor.any()) for name, tensor in tensors.items())
+    config = settings.model(str(folder / settings.file), bias=has_bias)
+    layout = LAYOUTS[config.family]
     try:
-        config = settings.model(bias=has_bias)
-        layout = LAYOUTS[config.family]
         weights = taken(blank_model(config).state_dict(), layout, tensors)
-    except ValueError as problem:  # of sizes
-        raise CheckpointError(f"{folder / settings.file}: {problem}") from None
     except KeyError as problem:
         raise CheckpointError(f"{folder}: lacks the tensor {problem.args[0]}") from None
     model = build_with(config, weights, folder, trains=False).eval()

@@ -67,6 +67,7 @@ KINDS = ("char", "byte", "gpt2", "bpe", "bpe, holes", "bpe, whole words")
 def published(directory: ModelDirectory, spec: TokenizerSpec, padding: int = 7, **sizes: Any) -> GPT:
     """Save a model of two layers with some rows of its vocabulary that no token has; and give it."""
     usual: dict[str, Any] = {"n_layer": 2, "block_size": 24, "vocab_size": spec.vocab_size + padding}
+    torch.manual_seed(15)  # of some seeds the one whose likeliest tokens are furthest ahead of the next ones
     model = stirred(GPT(ModelConfig(**(usual | sizes))))
     training = TrainingState(
         model_name=directory.name, step=5, samples_seen=5, training=TrainingConfig(), data=DataConfig()

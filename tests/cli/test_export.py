@@ -133,6 +133,7 @@ def test_an_exported_model_is_imported_and_trained_on(mypt: Mypt, notes: Path) -
             "train", "tale.txt", *arguments, "--max-iters", "2", "--eval-iters", "1", "--batch-size", "2", "--json"
         )
         assert run.returncode == 0, run.stderr
+        assert "not with the bits" not in run.stderr
         first = next(event for event in map(json.loads, run.stdout.splitlines()) if event["event"] == "step")
         assert first["loss"] < 3.6, "weights by chance would be at 3.7"
     event = json.loads(mypt("import", "notes-hf", "--model-name", "third", "--json").stdout)
@@ -146,3 +147,10 @@ def test_a_folder_that_is_no_model_is_one_message(mypt: Mypt, notes: Path) -> No
         assert refused.stderr.startswith("Error: ")
     assert not (notes / "checkpoints/new").exists()
     assert mypt("import", "..", "--model-name", "a/b").returncode == 2
+
+
+def test_files_of_the_user_are_no_libraries(mypt: Mypt, notes: Path) -> None:
+    for name in ("xllamacpp.py", "json.py", "mypt.py"):
+        (notes / name).write_text("raise RuntimeError('a file of the user')\n")
+    done = mypt("export", "notes", "--to", "gguf", env={"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0, done.stderr

@@ -19,8 +19,8 @@ class Gpt2Settings(Record, frozen=True, extra="ignore"):
     file: ClassVar[str] = "config.json"
 
     model_type: Literal["gpt2"] = "gpt2"
-    architectures: tuple[str, ...] = ("GPT2LMHeadModel",)
-    dtype: str = "float32"
+    architectures: tuple[str, ...] | None = ("GPT2LMHeadModel",)
+    dtype: str | None = "float32"
     vocab_size: int
     n_positions: int
     n_embd: int
@@ -35,6 +35,7 @@ class Gpt2Settings(Record, frozen=True, extra="ignore"):
     scale_attn_weights: Literal[True] = True
     scale_attn_by_inverse_layer_idx: Literal[False] = False
     add_cross_attention: Literal[False] = False
+    quantization_config: None = None
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     tie_word_embeddings: Literal[True] = True
@@ -58,9 +59,9 @@ class Gpt2Settings(Record, frozen=True, extra="ignore"):
         return ModelConfig.parse(sizes, where=where, error=CheckpointError)
 
     @property
-    def norm_eps(self) -> float:
-        """What its norms add to a variance."""
-        return self.layer_norm_epsilon
+    def norm_eps(self) -> tuple[str, float]:
+        """What its norms add to a variance, and the key for it."""
+        return "layer_norm_epsilon", self.layer_norm_epsilon
 
 
 class RopeSettings(Record, frozen=True, extra="ignore"):
@@ -76,8 +77,8 @@ class Qwen3Settings(Record, frozen=True, extra="ignore"):
     file: ClassVar[str] = "config.json"
 
     model_type: Literal["qwen3"] = "qwen3"
-    architectures: tuple[str, ...] = ("Qwen3ForCausalLM",)
-    dtype: str = "float32"
+    architectures: tuple[str, ...] | None = ("Qwen3ForCausalLM",)
+    dtype: str | None = "float32"
     vocab_size: int
     max_position_embeddings: int
     hidden_size: int
@@ -91,6 +92,8 @@ class Qwen3Settings(Record, frozen=True, extra="ignore"):
     attention_bias: Literal[False] = False
     attention_dropout: float = 0.0
     use_sliding_window: Literal[False] = False
+    layer_types: tuple[Literal["full_attention"], ...] | None = None
+    quantization_config: None = None
     rope_theta: float | None = Field(None, description="Where programs of before transformers 5 look for it.")
     rope_scaling: None = None
     rope_parameters: RopeSettings | None = None
@@ -130,9 +133,9 @@ class Qwen3Settings(Record, frozen=True, extra="ignore"):
         return ModelConfig.parse(sizes | {"n_inner": self.intermediate_size}, where=where, error=CheckpointError)
 
     @property
-    def norm_eps(self) -> float:
-        """What its norms add to a variance."""
-        return self.rms_norm_eps
+    def norm_eps(self) -> tuple[str, float]:
+        """What its norms add to a variance, and the key for it."""
+        return "rms_norm_eps", self.rms_norm_eps
 
 
 ModelSettings = Gpt2Settings | Qwen3Settings

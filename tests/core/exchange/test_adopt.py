@@ -1,6 +1,7 @@
 """A model of transformers becomes one of ours with the same logits; what came from here comes back as it was."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,23 @@ def test_what_was_exported_comes_back_as_it_was(tmp_path: Path, kind: str, name:
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function"),
         ("gpt2", {"n_inner": 64}, "n_inner = 64"),
-        ("gpt2", {"layer_norm_epsilon": 1e-6}, "its norms add 1e-06"),
+        ("gpt2", {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon = 1e-06"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"n_layer": 3}, r"lacks the tensor transformer\.h\.2"),
         ("gpt2", {"n_layer": 1}, r"holds the tensor transformer\.h\.1"),
-        ("gpt2", {"n_embd": 64}, "shape"),
+        ("gpt2", {"n_embd": 64}, r"transformer\.\S+ is float32 of the shape"),
         ("gpt2", {"n_head": 5}, "n_embd = 32 is not divisible by n_head = 5"),
         ("gpt2", {"n_positions": 1}, "block_size"),
-        ("gpt2", {"vocab_size": 200}, "shape|ids"),
+        (
+            "gpt2",
+            {"vocab_size": 200},
+            r"wte.weight is float32 of the shape \(300, 32\) \(allowed: .*\(200, 32\)\)",
+        ),
+        ("gpt2", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ("qwen3", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
         ("qwen3", {"head_dim": 24}, "head_dim = 24"),
         ("qwen3", {"attention_bias": True}, "attention_bias"),
-        ("qwen3", {"rms_norm_eps": 1e-5}, "its norms add 1e-05"),
+        ("qwen3", {"rms_norm_eps": 1e-5}, "rms_norm_eps = 1e-05"),
         ("qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "rope_type"),
         ("qwen3", {"model_type": "llama"}, "model_type"),
     ],
@@ -180,7 +187,47 @@ def test_what_is_missing_or_damaged_is_one_message(directory: ModelDirectory, fo
         adopted(folder, directory)
     text.write_text(content)
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../model.safetensors"}}')
-    with pytest.raises(CheckpointError, match="no plain file name"):
+    weights.rename(folder.parent / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no file \.\./model\.safetensors"):
+        adopted(folder, directory)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (5, 5, 5), (32, 96, 1)])
+@pytest.mark.parametrize("name", ["wte.weight", "h.0.attn.c_attn.weight", "ln_f.weight"])
+def test_a_tensor_of_another_shape_is_told_by_its_name(
+    directory: ModelDirectory, folder: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    made_by_transformers(folder, "gpt2")
+    path = folder / "model.safetensors"
+    for other in (torch.zeros(shape), torch.zeros(shape, dtype=torch.complex64)):
+        save_file(load_file(path) | {f"transformer.{name}": other}, path)
+        with pytest.raises(CheckpointError, match=rf"transformer\.{name} is \w+ of the shape"):
+            adopted(folder, directory)
+
+
+def test_nothing_else_in_a_folder_counts_and_none_of_its_code_runs(
+    directory: ModelDirectory, folder: Path, tmp_path: Path
+) -> None:
+    theirs = made_by_transformers(folder, "gpt2")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    more = {
+        "auto_map": {f"Auto{each}": f"evil.{each}" for each in ("Config", "ModelForCausalLM", "Tokenizer")},
+        "_attn_implementation": "owner/kernel",
+        "attn_implementation": "owner/kernel",
+        "transformers_weights": "../x.bin",
+    }
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    require_same_logits(adopted(folder, directory), theirs)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_what_is_no_regular_file_is_not_waited_for(directory: ModelDirectory, folder: Path, file: str) -> None:
+    made_by_transformers(folder, "gpt2")
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises((CheckpointError, DataError), match=file):
         adopted(folder, directory)
 
 
@@ -194,17 +241,9 @@ def test_a_model_that_is_there_is_kept(directory: ModelDirectory, folder: Path) 
 
 
 def test_a_tokenizer_that_transformers_reads_otherwise_is_noticed(directory: ModelDirectory, folder: Path) -> None:
-    made_by_transformers(folder, "gpt2")
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}))
-    content = json.loads((folder / "tokenizer.json").read_text())
-    content["post_processor"] = {
-        "type": "TemplateProcessing", "pair": [], "special_tokens": {
-            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [256], "tokens": ["<|endoftext|>"]}
-        },
-        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-    }  # fmt: skip
-    (folder / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(MyptError, match="gives other ids for"):
+    made_by_transformers(folder, "qwen3")
+    (folder / "tokenizer_config.json").unlink()  # then it is read as Qwen's own, which joins accents to their letters
+    with pytest.raises(MyptError, match=f"{folder}: transformers .* gives other ids for") as caught:
         adopted(folder, directory)
+    assert caught.value.hint == "Nothing was kept."
     assert not directory.path.exists()

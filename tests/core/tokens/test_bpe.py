@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_gigatoken_gives_the_ids_that_tiktoken_gives(
 ) -> None:
     reference, fast = encoders[pattern]
     assert np.array_equal(fast.encode(text), reference.encode(text))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
+def test_white_space_of_all_kinds_has_the_ids_that_tiktoken_gives(
+    encoders: dict[str, tuple[TiktokenEncoder, GigatokenEncoder]], pattern: str
+) -> None:
+    reference, fast = encoders[pattern]
+    blanks = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+    for first, second in product(["", "a", "1", ".", "\r", *blanks], ["", *blanks]):
+        for text in (first + second, f"a{first}{second}b", f"{first}{second}\n", f"\n{first}{second}"):
+            assert np.array_equal(fast.encode(text), reference.encode(text)), text
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, Split, Whitespace
 from tokenizers.trainers import BpeTrainer
 
 from mypt.core.tokens.build import bpe_table, build_tokenizer
+from mypt.core.tokens.exported import as_hugging_face
 from mypt.core.tokens.find import find_tokenizer
 from mypt.core.tokens.imported import import_tokenizer
 from mypt.core.tokens.patterns import CL100K_PATTERN, GPT2_PATTERN, GPT2_RELEASED_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN
 from mypt.core.tokens.proofs import require_closed
 from mypt.errors import DataError, UsageError
-from mypt.records.tokenizer import BpeSpec, Gpt2Spec, table_sha256
+from mypt.records.tokenizer import BpeSpec, ByteSpec, CharSpec, Gpt2Spec, table_sha256
 from support import VARIED, carried, tale
 
 TEXT = [tale(300), "Größe мир 数据 12345 don't\n\n  x = f(y)\n" * 20]
@@ -299,3 +300,25 @@ def test_a_path_with_a_typo_gets_a_suggestion(tmp_path: Path) -> None:
 def test_a_piece_beyond_any_word_is_refused_before_its_merges_are_looked_for() -> None:
     with pytest.raises(DataError, match="has 1,000,000 bytes"):
         require_closed([b"a" * 10**6])
+
+
+def rewritten(spec: ByteSpec | CharSpec, **changes: Any) -> str:
+    content = json.loads(as_hugging_face(spec).as_json())
+    content["model"] |= changes.pop("model", {})
+    return json.dumps(content | changes)
+
+
+@pytest.mark.parametrize("spec", [ByteSpec(), CharSpec(chars=("b", "a", "é"))], ids=["bytes", "characters"])
+def test_tokenizers_without_merges_come_back_as_they_were_written(tmp_path: Path, spec: ByteSpec | CharSpec) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(rewritten(spec))
+    assert import_tokenizer(path) == spec
+    before = json.loads('{"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}')
+    for changes in (
+        {"normalizer": {"type": "Lowercase"}}, {"pre_tokenizer": {"type": "Whitespace"}}, {"post_processor": before},
+        {"model": {"type": "WordLevel"}}, {"model": {"type": "WordPiece"}}, {"model": {"unk_token": "a"}},
+        {"model": {"byte_fallback": True}},
+    ):  # fmt: skip
+        path.write_text(rewritten(spec, **changes))
+        with pytest.raises(DataError):
+            import_tokenizer(path)

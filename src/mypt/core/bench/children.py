@@ -29,7 +29,7 @@ def ask(job: Job) -> dict[str, Any]:
         MyptError: what went wrong there.
         MemoryShortageError: when it was killed, as systems do that are out of memory.
     """
-    command = [sys.executable, "-m", "mypt.core.bench.child"]
+    command = [sys.executable, "-P", "-m", "mypt.core.bench.child"]
     with TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints, started(command, complaints) as child:
         assert child.stdin is not None, "made with pipes"
         assert child.stdout is not None, "made with pipes"

@@ -1,7 +1,7 @@
 """The import verb: a folder of transformers in, a model of ours out, once transformers says what it says."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from mypt.core.device import shortage_told
 from mypt.core.exchange.by_transformers import check_by_transformers, require_transformers
 from mypt.core.exchange.hugging_face import LAYOUTS, WEIGHTS
 from mypt.core.exchange.layouts import laid_out, norm_eps, taken
+from mypt.core.exchange.sample import compared
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.imported import import_tokenizer
@@ -43,6 +44,7 @@ def import_model(folder: Path, target: ModelDirectory) -> Generator[Event]:
         MemoryShortageError: when the model does not fit twice.
         MyptError: when transformers says something else.
     """
+    target.require_unlocked()
     _require_new(target)
     require_transformers()
     settings = read_model_settings(folder / Gpt2Settings.file)
@@ -52,14 +54,16 @@ def import_model(folder: Path, target: ModelDirectory) -> Generator[Event]:
         if model.config.vocab_size < spec.vocab_size:
             told = f"its tokenizer has {spec.vocab_size:,} ids, its model {model.config.vocab_size:,}"
             raise CheckpointError(f"{folder}: {told}")
-        checked = check_by_transformers(folder, model, build_tokenizer(spec))
+        tokenizer = build_tokenizer(spec)
+        with compared(folder):
+            checked = check_by_transformers(folder, model, tokenizer, settings)
         training = TrainingState(
             model_name=target.name,
             step=0,
             samples_seen=0,
             training=TrainingConfig(),
             data=DataConfig(tokenization=spec.kind),
-            versions={"imported_from": folder.name},
+            initialized_from=folder.resolve().name,
         )
         with target.lock():
             _require_new(target)
@@ -81,7 +85,9 @@ def _require_new(target: ModelDirectory) -> None:
     Raises:
         CheckpointError: when there is one, or what is left of one.
     """
-    if target.states() or target.why_nothing():
+    if reason := target.why_nothing():
+        raise reason
+    if target.states():
         raise CheckpointError(f"{target.path}: there is a model already", hint="Give another --model-name.")
 
 
@@ -97,20 +103,29 @@ def _model(folder: Path, settings: ModelSettings) -> GPT:
     elif settings.tie_word_embeddings and _EMBEDDING in tensors:
         tensors.setdefault(_HEAD, tensors[_EMBEDDING])
     has_bias = any(name.endswith(".bias") and bool(tensor.any()) for name, tensor in tensors.items())
-    config = settings.model(str(folder / settings.file), bias=has_bias)
-    layout = LAYOUTS[config.family]
-    try:
-        weights = taken(blank_model(config).state_dict(), layout, tensors)
-    except KeyError as problem:
-        raise CheckpointError(f"{folder}: lacks the tensor {problem.args[0]}") from None
-    model = build_with(config, weights, folder, trains=False).eval()
-    if more := tensors.keys() - laid_out(model, layout, config.vocab_size).keys():
-        raise CheckpointError(f"{folder}: holds the tensor {min(more)}, which has no counterpart here")
-    if settings.norm_eps != norm_eps(model):
-        raise CheckpointError(
-            f"{folder / settings.file}: its norms add {settings.norm_eps} (allowed: {norm_eps(model)})"
-        )
-    return model
+    where = folder / settings.file
+    config = settings.model(str(where), bias=has_bias)
+    blank, layout = blank_model(config), LAYOUTS[config.family]
+    key, eps = settings.norm_eps
+    if eps != norm_eps(blank):
+        raise CheckpointError(f"{where}: {key} = {eps} (allowed: {norm_eps(blank)})")
+    _require_fit(folder, tensors, laid_out(blank, layout, config.vocab_size))
+    return build_with(config, taken(blank.state_dict(), layout, tensors), folder, trains=False).eval()
+
+
+def _require_fit(folder: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that the architecture does not have, by their names there.
+
+    Raises:
+        CheckpointError: for other names, shapes or types than wanted.
+    """
+    for name in sorted(tensors.keys() ^ wanted.keys()):
+        what = "holds the tensor {}, which has no counterpart here" if name in tensors else "lacks the tensor {}"
+        raise CheckpointError(f"{folder}: {what.format(name)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or not tensor.is_floating_point():
+            told = f"{name} is {str(tensor.dtype).removeprefix('torch.')} of the shape {tuple(tensor.shape)}"
+            raise CheckpointError(f"{folder}: {told} (allowed: float32, {tuple(wanted[name].shape)})")
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -119,14 +134,14 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when there are none.
     """
-    index = folder / WeightIndex.file
-    files = {WEIGHTS}
-    if index.is_file():
-        files = set(WeightIndex.read(index, error=CheckpointError).weight_map.values())
+    names, index = {WEIGHTS}, folder / WeightIndex.file
+    if index.is_file() and not (folder / WEIGHTS).exists():
+        names = set(WeightIndex.read(index, error=CheckpointError).weight_map.values())
     found: dict[str, Tensor] = {}
-    for name in sorted(files):
-        if Path(name).name != name:
-            raise CheckpointError(f"{index}: {name} is no plain file name")
+    for name in sorted(names):
+        if Path(name).name != name or not (folder / name).is_file():
+            hint = "Weights in other files (.bin, .pt) have to be saved as safetensors first, by transformers."
+            raise CheckpointError(f"{folder}: no file {name}", hint=hint)
         found |= load_tensors(folder / name, torch.device("cpu"))
     return found
 

@@ -1,5 +1,7 @@
 """llama.cpp loads a GGUF file, and has to say what the model says."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from torch import Tensor
 from mypt.core.exchange.sample import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
-from mypt.errors import MissingExtraError, MyptError
+from mypt.errors import MemoryShortageError, MissingExtraError, MyptError
 from mypt.records.export import Answers, Questions
 
 _TOLERANCES = {torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 3e-1}
@@ -24,6 +26,7 @@ they are multiplied by, too."""
 _LIKELIEST = 20
 """The tokens whose probabilities are compared, after a prompt."""
 _PROMPTS = 20
+_MOST_SHOWN = 300
 _LEAST = -50.0
 """Nats. What is less likely is nothing in fp32, where it is computed as a probability."""
 
@@ -94,6 +97,7 @@ def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]]
     """Let llama.cpp answer, in a process of its own: what it does not like may end the process.
 
     Raises:
+        MemoryShortageError: when its process was killed, as systems do that are out of memory.
         MyptError: when it does not answer.
     """
     questions = Questions(
@@ -104,18 +108,24 @@ def _ask(path: Path, block_size: int, texts: list[str], prompts: list[list[int]]
         likeliest=_LIKELIEST,
         whole=whole,
     )
+    # -P: a file of the user's that is called as a library is, in this folder, is none of it.
     child = subprocess.run(
-        [sys.executable, "-m", "mypt.core.exchange.llama_cpp_child"],
-        input=questions.model_dump_json(),
+        [sys.executable, "-P", "-m", "mypt.core.exchange.llama_cpp_child"],
+        input=questions.model_dump_json().encode(),
         capture_output=True,
-        encoding="utf-8",
-        errors="replace",
         check=False,
     )
+    if os.name == "posix" and child.returncode == -signal.SIGKILL:
+        raise MemoryShortageError("the process of llama.cpp was killed: out of memory, most likely")
     if child.returncode:
-        told = [line.strip() for line in child.stderr.splitlines() if "GGML_ASSERT" in line or "Error: " in line]
-        raise MyptError(f"llama.cpp cannot load it ({told[-1] if told else f'exit code {child.returncode}'})")
-    return Answers.parse(child.stdout, where="llama.cpp", error=MyptError)
+        lines = child.stderr.decode(errors="replace").splitlines()
+        told = [line.strip() for line in lines if "GGML_ASSERT" in line or "Error: " in line]
+        reason = told[-1][:_MOST_SHOWN] if told else f"exit code {child.returncode}"
+        raise MyptError(f"llama.cpp cannot load it ({reason})")
+    answers = Answers.parse(child.stdout, where="llama.cpp", error=MyptError)
+    if (len(answers.tokens), len(answers.logprobs)) != (len(texts), len(prompts)) or not all(answers.logprobs):
+        raise MyptError("llama.cpp left questions unanswered")
+    return answers
 
 
 def _token_of_whole_characters(tokenizer: Tokenizer) -> int:

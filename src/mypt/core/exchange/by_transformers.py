@@ -3,6 +3,7 @@
 Letters: T tokens, V vocabulary.
 """
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from mypt.core.exchange.sample import Checked, odd_texts, random_ids, require_nu
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer, decode
 from mypt.errors import MissingExtraError, MyptError
+from mypt.records.hugging_face import ModelSettings
 
 _TOLERANCE = 1e-4
 """Of the largest logit: sums in another order differ by a hundredth of it."""
@@ -33,13 +35,16 @@ def require_transformers() -> None:
 
 
 @torch.inference_mode()
-def check_by_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> Checked:
+def check_by_transformers(
+    folder: Path, model: GPT, tokenizer: Tokenizer, settings: ModelSettings | None = None
+) -> Checked:
     """Check that transformers gives the tokenizer's ids and the model's logits.
 
     Args:
         folder: what it loads.
         model: what is in it; it is turned to fp32.
         tokenizer: the model's.
+        settings: of a folder that somebody else has made; nothing else in its config.json counts.
 
     Returns:
         The largest difference of a logit, where both compute in fp32.
@@ -53,10 +58,12 @@ def check_by_transformers(folder: Path, model: GPT, tokenizer: Tokenizer) -> Che
     wanted_1TV = model.float()(ids_1T)[..., : tokenizer.vocab_size]
     require_numbers(wanted_1TV)
     with _quiet(), _told(program):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-        encoder: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        own = {} if settings is None else {"config": AutoConfig.for_model(**json.loads(settings.as_json()))}
+        safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, **own}
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **safe).eval()
+        encoder: Any = AutoTokenizer.from_pretrained(folder, **safe)
         found_1TV = theirs(ids_1T).logits[..., : tokenizer.vocab_size]
         read = [(encoder(text)["input_ids"], encoder.decode(ids[text])) for text in ids]
     difference = found_1TV.sub_(wanted_1TV).abs_().max().item()

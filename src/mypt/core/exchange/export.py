@@ -17,7 +17,7 @@ from mypt.core.exchange.by_llama_cpp import check_by_llama_cpp, require_llama_cp
 from mypt.core.exchange.by_transformers import check_by_transformers, require_transformers
 from mypt.core.exchange.gguf import write_gguf
 from mypt.core.exchange.hugging_face import write_hugging_face
-from mypt.core.exchange.sample import Checked
+from mypt.core.exchange.sample import Checked, compared
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import is_int8
 from mypt.core.tokens.base import Tokenizer
@@ -80,8 +80,9 @@ def export_model(source: ModelDirectory, out: Path | None, config: ExportConfig)
         with _published(out) as path:
             with _disk_told(out):
                 form.write(snapshot, model, path)
-            form.require_same_weights(path, model, tokenizer.vocab_size)
-            checked = form.check(path, model, tokenizer)
+            with compared(out):
+                form.require_same_weights(path, model, tokenizer.vocab_size)
+                checked = form.check(path, model, tokenizer)
     yield Exported(
         source=str(snapshot.state.path),
         target=str(out),

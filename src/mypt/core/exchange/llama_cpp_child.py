@@ -14,7 +14,7 @@ from mypt.records.export import Answers, Piece, Questions
 
 def main() -> None:
     """Answer."""
-    questions = Questions.parse(sys.stdin.read(), where="questions")
+    questions = Questions.parse(sys.stdin.buffer.read(), where="questions")
     server = _server(questions)
     connection = HTTPConnection(server.listening_address.removeprefix("http://"))
     tokens = tuple(_tokens(connection, text) for text in questions.texts)

@@ -3,6 +3,9 @@
 Letters: T tokens.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -30,6 +33,21 @@ def random_ids(length: int, vocab_size: int) -> Tensor:
     """Token ids by chance, for every position up to a thousand, shape (1, T)."""
     chance = torch.Generator().manual_seed(0)
     return torch.randint(vocab_size, (1, min(length, MOST_TOKENS)), generator=chance)
+
+
+@contextmanager
+def compared(where: Path) -> Generator[None]:
+    """Say of which files another program says something else.
+
+    Raises:
+        MyptError: with the files before the reason, unless it is of another kind.
+    """
+    try:
+        yield
+    except MyptError as problem:
+        if type(problem) is not MyptError:
+            raise
+        raise MyptError(f"{where}: {problem.message}", hint="Nothing was kept.") from None
 
 
 def require_numbers(*computed: Tensor) -> None:

@@ -70,13 +70,17 @@ _CODE = [
 ]
 _LONG = ["a" * 3000, "1" * 3000, " " * 3000 + "x", "\n" * 3000 + "x", ". " * 1500, "é" * 1500, "ab" * 1500, "中" * 1500]
 
+# All that Unicode calls white, two side by side: patterns differ in where they cut those.
+_BLANKS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+
 _SHORT = [*_WORDS, *_NUMBERS, *_SPACES, *_SCRIPTS, *_MARKS, *_SIGNS, *_CODE]
 
 BATTERY: tuple[str, ...] = (
     "",
     *_SHORT,
     *(first + second for first in _SHORT for second in _SHORT[::3]),
+    *(first + second for first in _BLANKS for second in _BLANKS),
     *_LONG,
     *("".join(map(chr, range(start, start + 256))) for start in range(0, 0x3000, 256)),
 )
-"""Each odd text alone, many of them side by side, long runs, and whole blocks of Unicode."""
+"""Each odd text alone, many of them side by side, all white space, long runs, and whole blocks of Unicode."""

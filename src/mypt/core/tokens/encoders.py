@@ -9,6 +9,7 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mypt.core.tokens.base import as_utf8
 from mypt.core.tokens.battery import BATTERY
-from mypt.core.tokens.patterns import GIGATOKEN_SCHEMES
+from mypt.core.tokens.patterns import GIGATOKEN_SCHEMES, LLAMA3_PATTERN
 from mypt.core.tokens.proofs import require_closed
 from mypt.errors import DataError, MissingExtraError
 from mypt.records.tokenizer import EncoderChoice, EncoderName
@@ -30,6 +31,8 @@ Ranks = NDArray[np.uint32]
 # In longer runs of one kind tiktoken's pattern engine may give up; then it has the word, not gigatoken.
 _LONG_RUN_CHARS = 500_000
 _LONG_RUN = re.compile(rf"\s{{{_LONG_RUN_CHARS}}}|\S{{{_LONG_RUN_CHARS}}}")
+# Under these patterns gigatoken 0.10 takes for one word what the pattern cuts: texts with it are tiktoken's.
+_MISREAD = {LLAMA3_PATTERN: "\n\u00a0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class GigatokenEncoder:
 
         self.name = f"gigatoken {version('gigatoken')}"
         self._table = table
+        self._misread = _MISREAD.get(table.pattern)
         # The library reads ranks from a file only.
         with tempfile.TemporaryDirectory(prefix="mypt-") as folder:
             path = Path(folder) / "table.tiktoken"
@@ -107,9 +111,14 @@ class GigatokenEncoder:
 
     def encode(self, text: str) -> Ranks:
         """Encode one text."""
-        if len(text) >= _LONG_RUN_CHARS and _LONG_RUN.search(text):
-            return TiktokenEncoder(self._table).encode(text)
+        is_long = len(text) >= _LONG_RUN_CHARS and _LONG_RUN.search(text)
+        if is_long or (self._misread is not None and self._misread in text):
+            return self._reference.encode(text)
         return self._encode(as_utf8(text))
+
+    @cached_property
+    def _reference(self) -> TiktokenEncoder:
+        return TiktokenEncoder(self._table)
 
 
 def build_encoder(table: BpeTable, name: EncoderName) -> Encoder:

@@ -38,15 +38,14 @@ def parse_hugging_face(content: Mapping[str, Any]) -> tuple[str, dict[str, int],
 
 
 def characters_of(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The characters of a tokenizer that has one id for each, in the order of the ids; none of another one.
+    """The characters of a vocabulary that has one id for each, in the order of the ids; none of another one.
 
     Raises:
         KeyError: when a part of the format is missing.
         TypeError: when a part has another type.
     """
     vocab = content["model"]["vocab"]
-    is_plain = not (content.get("pre_tokenizer") or content["model"].get("merges") or content.get("added_tokens"))
-    if not is_plain or any(len(name) != 1 for name in vocab) or sorted(vocab.values()) != list(range(len(vocab))):
+    if not vocab or any(len(name) != 1 for name in vocab) or sorted(vocab.values()) != list(range(len(vocab))):
         return ()
     return tuple(sorted(vocab, key=vocab.__getitem__))
 

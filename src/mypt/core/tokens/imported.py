@@ -20,6 +20,7 @@ from mypt.core.tokens.hugging_face import characters_of, parse_hugging_face
 from mypt.core.tokens.patterns import CL100K_PATTERN, GPT2_PATTERN, O200K_PATTERN
 from mypt.core.tokens.proofs import require_merges, require_same_ids, require_sound_pattern
 from mypt.errors import DataError, UsageError
+from mypt.records.base import read_json_bytes
 from mypt.records.tokenizer import (
     END_OF_TEXT,
     GPT2_TABLE_SHA256,
@@ -66,10 +67,7 @@ def import_tokenizer(path: Path, pattern: str | None = None) -> TokenizerSpec:
         UsageError: when a pattern is given for a file that has its own.
         DataError: when the file is no byte-level BPE, or its ids would not be certain.
     """
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as problem:
-        raise DataError(f"{path}: cannot read it ({problem.strerror or problem})") from None
+    data = read_json_bytes(path, error=DataError)
     if not data.lstrip().startswith((b"{", b"[")):
         with _naming(path):
             return _from_table(data, pattern)
@@ -111,10 +109,11 @@ def _from_table(data: bytes, pattern: str | None) -> TokenizerSpec:
 
 def _from_hugging_face(content: dict[str, Any]) -> TokenizerSpec:
     try:
-        if chars := characters_of(content):
-            return CharSpec(chars=chars)
-        if {**content["model"], "merges": ()} == as_hugging_face(ByteSpec()).model.model_dump():
-            return ByteSpec()
+        chars = characters_of(content)
+        for plain in (ByteSpec(), *([CharSpec(chars=chars)] if chars else [])):
+            # Of these only what is written as we write it: all else may read texts in another way.
+            if content == json.loads(as_hugging_face(plain).as_json()):
+                return plain
         pattern, special_tokens, table = parse_hugging_face(content)
     except ValueError as problem:
         raise DataError(f"cannot be used: {problem}") from None

@@ -47,7 +47,7 @@ def choose_compiled(
     Raises:
         UsageError: when it is told to compile and cannot.
     """
-    wanted = is_to_compile(config, origin.own)
+    wanted = is_to_compile(config, origin.begun)
     if wanted is False or (wanted is None and device.kind == "mps"):  # torch compiles for it, as yet, by way of trial
         return device
     if device.kernels and wanted is None:
@@ -59,7 +59,7 @@ def choose_compiled(
         yield Noted("compiling …")
         _tried(config, compiled, corpus, Session.train_step)
     except _CannotCompileError as problem:
-        if config.training.compile == "on" and origin.own is None:
+        if config.training.compile == "on" and origin.begun is None:
             raise UsageError(
                 f"--compile on: this machine cannot compile: {problem}",
                 hint="Install a C++ compiler (g++ or clang), or say --compile off.",

@@ -70,11 +70,11 @@ def train(
         warnings: list[str] = []
         origin = find_origin(None if fresh else directory, init_from, warnings.append)
         yield from map(Warned, warnings)
-        device = yield from run_device(config, origin.own)
+        device = yield from run_device(config, origin.begun)
         with clear_shortage(config, device):
             corpus = yield from read_text(config, origin)
             config = _with_vocabulary(config, corpus, origin, keep_vocab_size=keep_vocab_size)
-            fitted = device.with_compiled_code() if is_to_compile(config, origin.own) else device
+            fitted = device.with_compiled_code() if is_to_compile(config, origin.begun) else device
             if fit_micro_batch:
                 config = _with_fitting_pieces(config, origin, fitted)
             config = yield from _within_memory(config, fitted)
@@ -87,9 +87,9 @@ def train(
         aside = directory.set_aside() if fresh else None
         if aside is not None:
             yield Warned(f"the old model was set aside as {aside}")
-        if origin.own is not None:
-            yield from other_surroundings(origin.own.training.versions, session.versions())
-            yield from another_optimizer(origin.own.training.training, config.training)
+        if origin.begun is not None:
+            yield from other_surroundings(origin.begun.training.versions, session.versions())
+            yield from another_optimizer(origin.begun.training.training, config.training)
         with closing(session), closing(_open_log(directory)) as log:
             beside = copy_fits(config, device, session.sequences_at_once)
             yield _plan(session, directory, beside=beside)

@@ -45,6 +45,11 @@ class Origin:
     """Where that other model lives; its training may go on and retire the state meanwhile."""
 
     @property
+    def begun(self) -> Snapshot | None:
+        """The own state, if steps were made: then the run goes on as it did. An imported model has made none."""
+        return self.own if self.own and self.own.training.step else None
+
+    @property
     def tokenizer_source(self) -> Snapshot | None:
         """The model whose tokenizer the text must be read with, if any."""
         return self.own or self.other

@@ -111,7 +111,7 @@ class _Worker:
         threads = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with _deaf_to_interrupts():
             self.process = subprocess.Popen(  # noqa: S603 - this very program
-                [sys.executable, "-m", "mypt.core.data.prepare.worker", str(path)],
+                [sys.executable, "-P", "-m", "mypt.core.data.prepare.worker", str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",

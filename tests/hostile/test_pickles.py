@@ -392,7 +392,7 @@ FORBIDDEN = {
     r"shell\s*=\s*True|os\.system|os\.popen|getoutput": "starts a shell",
     r"torch\.load\((?!.*weights_only=True)": "unpickles",
     r"np\.load\((?!.*allow_pickle=False)|allow_pickle\s*=\s*True": "unpickles",
-    r"trust_remote_code|weights_only\s*=\s*False|extractall": "runs or unpacks what others wrote",
+    r"trust_remote_code(?!\": False)|weights_only\s*=\s*False|extractall": "runs or unpacks what others wrote",
 }
 
 

@@ -1,16 +1,12 @@
 """mypt export: a model in the files of other programs."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mypt.cli.options import CHECKPOINT_DIR, CheckpointDir, ModelArgument, ModelName, option, pick_model
 from mypt.cli.starting import keeping_all
-
-if TYPE_CHECKING:
-    from mypt.events import Event
 
 
 def export(
@@ -33,6 +29,7 @@ def export(
     """Write a model for other programs, which load it and have to say the same before it is kept."""
     from contextlib import closing
 
+    from mypt.cli.exchanging import draw_exchange
     from mypt.cli.stopping import stop_on_signals
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
@@ -50,25 +47,4 @@ def export(
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)
         with closing(export_model(source, out, config)) as events:
-            _draw(events, as_json=json)
-
-
-def _draw(events: "Iterator[Event]", *, as_json: bool) -> None:
-    from rich.text import Text
-
-    from mypt.cli.consoles import prose_console, write
-    from mypt.events import Exported, Warned
-    from mypt.units import human_bytes
-
-    prose = prose_console()
-    for event in events:
-        if as_json:
-            write(event.as_json() + "\n")
-        elif isinstance(event, Warned):
-            prose.print(Text.assemble(("Warning: ", "yellow"), event.message), soft_wrap=True)
-        elif isinstance(event, Exported):
-            told = f"step {event.step:,}, {event.precision}, {human_bytes(event.size_bytes)}"
-            prose.print(f"{event.source} -> {event.target}: {told}", soft_wrap=True)
-            nearness = f" to {event.largest_difference:.1g}" if event.largest_difference else ""
-            agreement = f"the same tokens, and the same numbers{nearness}"
-            prose.print(f"Checked by {event.checked_by}: {agreement}.", soft_wrap=True)
+            draw_exchange(events, as_json=json)

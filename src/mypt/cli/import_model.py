@@ -18,12 +18,11 @@ def import_model(
     json: Annotated[bool, option("--json", help="Print events as JSON lines on stdout.")] = False,
 ) -> None:
     """Make a model of a GPT-2 or Qwen3 of transformers, which has to say the same; then train or generate with it."""
-    from mypt.cli.consoles import prose_console, write
+    from mypt.cli.consoles import prose_console
+    from mypt.cli.exchanging import draw_exchange
     from mypt.cli.stopping import stop_on_signals
     from mypt.core.checkpoint.store import ModelDirectory
     from mypt.errors import UsageError
-    from mypt.events import Imported
-    from mypt.units import human_count
 
     try:
         target = ModelDirectory(checkpoint_dir, model_name or folder.resolve().name)
@@ -37,14 +36,6 @@ def import_model(
 
         if stopped():  # an import may swallow it
             raise typer.Exit(stopped.exit_code)
-        for event in run(folder, target):
-            if json:
-                write(event.as_json() + "\n")
-            elif isinstance(event, Imported):
-                prose = prose_console()
-                told = f"family {event.family}, {human_count(event.parameters)} parameters"
-                prose.print(f"{event.source} -> {event.target}: {told}", soft_wrap=True)
-                nearness = f" to {event.largest_difference:.1g}" if event.largest_difference else ""
-                agreement = f"the same tokens, and the same numbers{nearness}"
-                prose.print(f"Checked by {event.checked_by}: {agreement}.", soft_wrap=True)
-                prose.print(f"Try it: mypt generate {target.name}", style="dim")
+        draw_exchange(run(folder, target), as_json=json)
+    if not json:
+        prose_console().print(f"Try it: mypt generate {target.name}", style="dim")

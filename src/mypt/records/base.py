@@ -62,7 +62,7 @@ class Record(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
 
 
 def read_json_bytes(path: Path, *, error: type[MyptError], most_bytes: int = MOST_BYTES) -> bytes:
-    """Read a file that should hold JSON; a byte order mark is accepted and dropped.
+    """Read a file that should hold JSON, or a table as small; a byte order mark is accepted and dropped.
 
     Raises:
         error: when it cannot be read, is no regular file (a device may never end), or is too large.

@@ -141,6 +141,10 @@ class Qwen3Settings(Record, frozen=True, extra="ignore"):
 ModelSettings = Gpt2Settings | Qwen3Settings
 
 
+class _KindOnly(Record, frozen=True, extra="ignore"):
+    model_type: Literal["gpt2", "qwen3"]
+
+
 def read_model_settings(path: Path) -> ModelSettings:
     """Read config.json.
 
@@ -150,10 +154,6 @@ def read_model_settings(path: Path) -> ModelSettings:
     kind = _KindOnly.read(path, error=CheckpointError).model_type
     settings = {"gpt2": Gpt2Settings, "qwen3": Qwen3Settings}[kind]
     return settings.read(path, error=CheckpointError)
-
-
-class _KindOnly(Record, frozen=True, extra="ignore"):
-    model_type: Literal["gpt2", "qwen3"]
 
 
 class WeightIndex(Record, frozen=True, extra="ignore"):

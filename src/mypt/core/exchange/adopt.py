@@ -12,9 +12,9 @@ from mypt.core.checkpoint.store import ModelDirectory
 from mypt.core.checkpoint.tensors import blank_model, build_with, load_tensors
 from mypt.core.device import shortage_told
 from mypt.core.exchange.by_transformers import check_by_transformers, require_transformers
+from mypt.core.exchange.comparison import compared
 from mypt.core.exchange.hugging_face import LAYOUTS, WEIGHTS
 from mypt.core.exchange.layouts import laid_out, norm_eps, taken
-from mypt.core.exchange.sample import compared
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.build import build_tokenizer
 from mypt.core.tokens.imported import import_tokenizer

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mypt.core.exchange.sample import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
+from mypt.core.exchange.comparison import MOST_TOKENS, Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer
 from mypt.errors import MemoryShortageError, MissingExtraError, MyptError
@@ -39,9 +39,7 @@ def require_llama_cpp() -> None:
     """
     missing = [name for name in ("gguf", "xllamacpp") if find_spec(name) is None]
     if missing:
-        raise MissingExtraError(
-            f"GGUF needs the package {' and '.join(missing)}", hint="pip install 'mypt[export]'"
-        ) from None
+        raise MissingExtraError(f"GGUF needs the package {' and '.join(missing)}", hint="pip install 'mypt[export]'")
 
 
 def check_by_llama_cpp(path: Path, model: GPT, tokenizer: Tokenizer) -> Checked:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mypt.core.device import is_shortage
-from mypt.core.exchange.sample import Checked, odd_texts, random_ids, require_numbers
+from mypt.core.exchange.comparison import Checked, odd_texts, random_ids, require_numbers
 from mypt.core.model.gpt import GPT
 from mypt.core.tokens.base import Tokenizer, decode
 from mypt.errors import MissingExtraError, MyptError

@@ -15,9 +15,7 @@ from mypt.core.device import NARROW, Precision, shortage_told
 from mypt.core.exchange import gguf, hugging_face
 from mypt.core.exchange.by_llama_cpp import check_by_llama_cpp, require_llama_cpp
 from mypt.core.exchange.by_transformers import check_by_transformers, require_transformers
-from mypt.core.exchange.gguf import write_gguf
-from mypt.core.exchange.hugging_face import write_hugging_face
-from mypt.core.exchange.sample import Checked, compared
+from mypt.core.exchange.comparison import Checked, compared
 from mypt.core.model.gpt import GPT
 from mypt.core.model.int8 import is_int8
 from mypt.core.tokens.base import Tokenizer
@@ -43,9 +41,9 @@ class _Format(NamedTuple):
 
 _FORMATS: dict[ExportFormat, _Format] = {
     "hf": _Format(
-        "-hf", require_transformers, write_hugging_face, hugging_face.require_same_weights, check_by_transformers
+        "-hf", require_transformers, hugging_face.write, hugging_face.require_same_weights, check_by_transformers
     ),
-    "gguf": _Format(".gguf", require_llama_cpp, write_gguf, gguf.require_same_weights, check_by_llama_cpp),
+    "gguf": _Format(".gguf", require_llama_cpp, gguf.write, gguf.require_same_weights, check_by_llama_cpp),
 }
 
 
@@ -110,10 +108,10 @@ def _require_exportable(source: ModelDirectory, model: GPT) -> None:
         raise CheckpointError(
             f"{source.path}: its weights are in int8", hint="Export the model that they were made of."
         )
-    if model.config.family == "mypt-v1":
+    if model.config.family not in hugging_face.LAYOUTS:
         raise CheckpointError(
-            f"{source.path}: family mypt-v1 is known to no other program",
-            hint="Models of the families gpt2 and modern can be exported.",
+            f"{source.path}: family {model.config.family} is known to no other program",
+            hint=f"Models of the families {' and '.join(hugging_face.LAYOUTS)} can be exported.",
         )
 
 

@@ -33,7 +33,7 @@ _ARCHITECTURES: dict[FamilyName, tuple[str, Layout]] = {"gpt2": ("gpt2", GGUF_GP
 _ESCAPES = {"\0": "\\x00", "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def write_gguf(snapshot: Snapshot, model: GPT, path: Path) -> None:
+def write(snapshot: Snapshot, model: GPT, path: Path) -> None:
     """Write a new file, to the disk.
 
     Args:

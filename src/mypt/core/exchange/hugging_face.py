@@ -49,7 +49,7 @@ print(write("Once", max_new_tokens={new})[0]["generated_text"])
 """
 
 
-def write_hugging_face(snapshot: Snapshot, model: GPT, folder: Path) -> None:
+def write(snapshot: Snapshot, model: GPT, folder: Path) -> None:
     """Make a new folder, file by file to the disk.
 
     Args:

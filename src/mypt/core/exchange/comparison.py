@@ -1,4 +1,4 @@
-"""What an export is tried on, and what comes of it.
+"""What models are compared on with other programs, and what comes of it.
 
 Letters: T tokens.
 """
@@ -17,7 +17,7 @@ from mypt.errors import MyptError
 from mypt.records.tokenizer import CharSpec
 
 MOST_TOKENS = 1024
-"""Of one text that an export is tried on."""
+"""Of one text that is compared."""
 
 
 class Checked(NamedTuple):

@@ -29,12 +29,16 @@ def length(until_tokens: str | None, duration: str | None, resolved: "Resolved")
 def with_global_batch(tokens: str, resolved: "Resolved", layers: Sequence["Layer"], *, where: str) -> "Resolved":
     """The same settings with a step of so many tokens; memory decides in which pieces where nobody says it."""
     from mypt.errors import UsageError
-    from mypt.records.batch import sequences_per_step
+    from mypt.records.batch import MOST_SEQUENCES, sequences_per_step
     from mypt.records.resolve import dotted_layer, resolve
 
     if resolved.sources["training.batch_size"] in _GIVEN:
         raise UsageError("--batch-size and --global-batch-tokens each say how large a step is: give one of them")
-    sequences = sequences_per_step(tokens, resolved.config.model.block_size)
+    block_size = resolved.config.model.block_size
+    sequences = sequences_per_step(tokens, block_size)
+    if sequences > MOST_SEQUENCES:
+        allowed = f"at most {MOST_SEQUENCES * block_size:,}, {MOST_SEQUENCES:,} sequences of {block_size:,}"
+        raise UsageError(f"--global-batch-tokens {tokens[:40]}: too many for a step (allowed: {allowed})")
     layer = dotted_layer("--global-batch-tokens", {"training.batch_size": sequences})
     again = resolve([*layers, layer], where=where)
     if again.sources["training.micro_batch_size"] not in _GIVEN:

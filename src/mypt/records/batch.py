@@ -3,6 +3,9 @@
 from mypt.errors import UsageError
 from mypt.units import parse_count
 
+MOST_SEQUENCES = 1_000_000
+"""Of one optimizer step."""
+
 
 def sequences_per_step(text: str, block_size: int) -> int:
     """Read a number of tokens ('64k', '0.5M', '524288') as whole sequences of `block_size` tokens.

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from mypt.records.base import Record
+from mypt.records.batch import MOST_SEQUENCES
 from mypt.records.model import ModelConfig
 from mypt.records.text import TextConfig
 
@@ -20,9 +21,12 @@ LEARNING_RATES: dict[Optimizer, float] = {"adamw": 6e-4, "muon": 0.04}
 class TrainingConfig(Record, frozen=True):
     """How the weights are found."""
 
-    batch_size: int = Field(16, ge=1, le=1_000_000, description="Sequences per optimizer step.")
+    batch_size: int = Field(16, ge=1, le=MOST_SEQUENCES, description="Sequences per optimizer step.")
     micro_batch_size: int | None = Field(
-        None, ge=1, le=1_000_000, description="Sequences per forward and backward pass; the whole batch if not set."
+        None,
+        ge=1,
+        le=MOST_SEQUENCES,
+        description="Sequences per forward and backward pass; the whole batch if not set.",
     )
     checkpoint_activations: bool = Field(
         default=False,

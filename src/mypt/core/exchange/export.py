@@ -124,7 +124,7 @@ def _require_name(out: Path) -> None:
     try:
         str(out.absolute()).encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{out}: not valid UTF-8, so other programs cannot open it") from None
+        raise UsageError(f"--out {out}: not valid UTF-8, so other programs cannot open it") from None
 
 
 def _narrow(model: GPT, precision: Precision) -> None:
